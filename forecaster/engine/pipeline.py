@@ -1,0 +1,550 @@
+"""The life of a wave of readings: judge what was forecast, learn from the value, forecast anew.
+
+START READING HERE. A `Pipeline` holds no per-stream memory itself; it is handed the columns of a `StreamTable` and a
+wave in which each stream appears at most once:
+
+1. *classify* — late and repeated readings leave the wave;
+2. *catch up* — streams that missed steps, or that have a new model, are brought to where this reading stands;
+3. *detect* — what is anomalous about the values, by what was published for them;
+4. *judge* — forecasts whose target this value is are settled: expert weights, interval widths, scores;
+5. *learn* — the value enters scale, level, ring and hidden state;
+6. *forecast* — every expert answers, the answers are mixed, widths are corrected, units restored.
+
+Judge comes before learn comes before forecast: a value must never help the forecast it is scored against. Every row
+is computed as if it were alone: forecasts are the same to the bit however records fall into waves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecaster.anomaly.detector import AnomalyDetector, Expectation, Verdicts, direction
+from forecaster.engine.report import LeadScores, StepReport
+from forecaster.engine.wave import Wave
+from forecaster.engine.withholding import Withholding
+from forecaster.evaluation.scores import quantile_loss
+from forecaster.experts.base import Origins, PointExpert
+from forecaster.experts.linear import LinearExpert
+from forecaster.experts.mixture import LeadInterpolation, MLPoly
+from forecaster.experts.recurrent import RecurrentExpert
+from forecaster.models.cells import WAVE_TILE
+from forecaster.records import Reason, Status
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, chosen
+from forecaster.series.encoder import Inputs, SeriesEncoder
+from forecaster.series.seasons import season_steps
+from forecaster.state.event_clock import Arrival, EventClock
+from forecaster.state.pending import PendingForecasts, anchor_leads
+from forecaster.state.recent_score import RecentScore
+from forecaster.state.streams import SCRATCH
+from forecaster.uncertainty.spread import PointSpread, normal_quantiles
+from forecaster.uncertainty.tracker import LogQuantileTracker, significant_decimals
+
+ADOPTION_READINGS = 10
+"""Readings after which a stream's step is known well enough to give it a season and a network."""
+
+_SMALLEST_SCALE = 1e-30
+_WORST_ERROR = 1e3
+"""In scaled units. A stream that was constant so far has next to no scale; its first move must not swamp all sums."""
+
+STATUSES = tuple(Status)
+_STATUS_CODE = {status: code for code, status in enumerate(STATUSES)}
+
+_REFUSAL = {Arrival.LATE: Reason.LATE, Arrival.DUPLICATE: Reason.DUPLICATE, Arrival.CONFLICT: Reason.CONFLICT}
+
+
+@dataclass(slots=True)
+class Answers:
+    """Forecasts for the accepted readings of a wave, row by row. ``B`` streams, ``H`` leads, ``Q`` levels."""
+
+    tags: IntArray
+    slots: IntArray
+    times: FloatArray
+    """Origins, ``[B]``."""
+    values: FloatArray
+    """The readings; ``nan`` where missing, ``[B]``."""
+    step_seconds: FloatArray
+    quantiles: FloatArray
+    """In the stream's own units, ``[B, H, Q]``; ``nan`` for a stream that has never had a value."""
+    statuses: IntArray
+    """Index into `STATUSES`, ``[B]``."""
+    weights: Float32Array
+    """Share of each expert over all leads, ``[B, E]``."""
+    readings: IntArray
+    """Which reading of its stream this one is, from 1, ``[B]``."""
+    coverages: FloatArray
+    """Recent share of each stream's targets inside the outermost interval; ``nan`` before the first, ``[B]``."""
+    verdicts: Verdicts | None = None
+    """What is anomalous about the readings; ``None`` where nothing looks."""
+    withheld: IntArray | None = None
+    """Forecasts withheld since the one published before; -1 where this one is withheld too, ``[B]``. ``None`` where all
+    are published."""
+
+    def published(self) -> tuple[Answers, IntArray]:
+        """The rows to publish, without their verdicts, and which they are of these."""
+        if self.withheld is None:
+            return self, np.arange(len(self.tags))
+        rows = np.flatnonzero(self.withheld >= 0)
+        return Answers(
+            self.tags[rows],
+            self.slots[rows],
+            self.times[rows],
+            self.values[rows],
+            self.step_seconds[rows],
+            self.quantiles[rows],
+            self.statuses[rows],
+            self.weights[rows],
+            self.readings[rows],
+            self.coverages[rows],
+            None,
+            self.withheld[rows],
+        ), rows
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What became of a wave."""
+
+    answers: Answers
+    refused: list[tuple[int, Reason, str]]
+    """(tag, reason, detail) of each reading that got none."""
+    report: StepReport
+    losses: FloatArray | None = None
+    """Where asked for: mean pinball of each published forecast whose target an accepted reading is, in the stream's own
+    units, ``[B, A]``; ``nan`` where there was none."""
+
+
+class Pipeline:
+    """The calculation of every forecast, for serving, replay and backtest alike.
+
+    Args:
+        clock, encoder, recent_score: keepers of per-stream memory.
+        baselines: experts that answer without training; the first is the last value, that all are measured by.
+        hidden_shape: (L, W) of the network's hidden state.
+        horizon, quantile_levels: what is forecast.
+        declared_season: in steps when ``int``, in seconds when ``float``, ``None`` to take over what training finds.
+        max_gap_steps: missing steps that the network is carried across.
+        flat_after_readings: equal values in a row that make a stream flat.
+        detector: says what is anomalous; its columns are there whether it is asked or not.
+        detects: ask it.
+        withholding: says which forecasts are published; ``None`` publishes all.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: EventClock,
+        encoder: SeriesEncoder,
+        recent_score: RecentScore,
+        baselines: tuple[PointExpert, ...],
+        hidden_shape: tuple[int, int],
+        horizon: int,
+        quantile_levels: tuple[float, ...],
+        declared_season: int | float | None,
+        max_gap_steps: int,
+        flat_after_readings: int,
+        detector: AnomalyDetector,
+        detects: bool = True,
+        withholding: Withholding | None = None,
+    ) -> None:
+        self.horizon = horizon
+        self.quantile_levels = quantile_levels
+        self.encoder = encoder
+        self.hidden_shape = hidden_shape
+        self.experts = (*(expert.name for expert in baselines), LinearExpert.name, RecurrentExpert.name)
+        self.leads = anchor_leads(horizon)
+        self._clock = clock
+        self.recent_score = recent_score
+        self._baselines = baselines
+        self._declared_season = declared_season
+        self._max_gap_steps = max_gap_steps
+        self._flat_after = flat_after_readings
+        self.detector = detector
+        self._detects = detects
+        self.withholding = withholding
+        self._anchors = np.array(self.leads) - 1
+        self._median = quantile_levels.index(0.5)
+        points = len(self.experts) - 1
+        self.pending = PendingForecasts(leads=self.leads, points=points, answers=2, levels=len(quantile_levels))
+        self._spreads = PointSpread(anchors=len(self.leads), points=points)
+        self._shape = normal_quantiles(quantile_levels)
+        self._mixture = MLPoly(
+            leads=self.leads, points=points, quantile_levels=quantile_levels, shape=self._shape, horizon=horizon
+        )
+        self._tracker = LogQuantileTracker(anchors=len(self.leads), quantile_levels=quantile_levels)
+        self._interpolation = LeadInterpolation(self.leads, horizon)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All that is remembered of one stream."""
+        return (
+            *self._clock.columns,
+            *self.encoder.columns,
+            *RecurrentExpert.columns(self.hidden_shape),
+            *self.pending.columns,
+            *self._spreads.columns,
+            *self._mixture.columns,
+            *self._tracker.columns,
+            *self.recent_score.columns,
+            *self.detector.columns,
+            Column("status", "i1"),  # of the last answer
+            *(self.withholding.columns if self.withholding else ()),
+        )
+
+    def step(
+        self, c: Columns, wave: Wave, recurrent: RecurrentExpert | None, *, keep_losses: bool = False
+    ) -> StepResult:
+        """Answer one wave.
+
+        Args:
+            c: arrays of all `columns`, with a scratch row.
+            wave: each stream at most once.
+            recurrent: the network that serves, ``None`` before one is trained.
+            keep_losses: also tell the loss of each settled forecast; changes nothing else.
+        """
+        report = StepReport(LeadScores.zero(self.leads))
+        wave, refused = self._classify(c, wave)
+        report.rejected.update(reason for _, reason, _ in refused)
+        report.accepted, report.missing = len(wave), int(np.isnan(wave.values).sum())
+        real = len(wave)
+        if real == 0:
+            return StepResult(self._no_answers(), refused, report)
+
+        wave = wave.padded()
+        slots = wave.slots
+        gap, elapsed = self._catch_up(c, wave, recurrent, report)
+        losses = self._losses(c, wave)[:real] if keep_losses else None
+        verdicts = self._detect(c, wave, gap, report)
+        self._judge(c, wave, report)
+        inputs, top = self._learn(c, wave, elapsed, recurrent)
+        quantiles, weights, fell_back = self._forecast(c, slots, inputs, top, recurrent)
+
+        statuses = self._statuses(c, slots, gap, fell_back, recurrent)
+        c["status"][slots] = statuses
+        counts = np.bincount(statuses[:real], minlength=len(STATUSES))
+        report.statuses.update({status.value: int(n) for status, n in zip(STATUSES, counts, strict=True) if n})
+        report.shares = dict(zip(self.experts, weights[:real].sum(axis=0, dtype=np.float64).tolist(), strict=True))
+        answers = Answers(
+            wave.tags[:real],
+            slots[:real],
+            wave.times[:real],
+            wave.values[:real],
+            c["step"][slots[:real]],
+            quantiles[:real],
+            statuses[:real],
+            weights[:real],
+            c["readings"][slots[:real]],
+            self.recent_score.coverage(c, slots[:real]),
+            None if verdicts is None else verdicts.first(real),
+        )
+        if self.withholding is not None:
+            answers.withheld = self.withholding.decide(
+                c, answers.slots, answers.times, answers.quantiles, answers.statuses
+            )
+            report.withheld = int((answers.withheld < 0).sum())
+        return StepResult(answers, refused, report, losses)
+
+    def published(self, c: Columns, slot: int) -> FloatArray:
+        """What was last published for a stream at the anchor leads, ``[A, Q]``, in its own units."""
+        _, made = self.pending.made_at(c, slot, int(c["tick"][slot]) - 1)
+        own: FloatArray = made[:, -1].astype(np.float64) + c["anchor"][slot]
+        rounded: FloatArray = _rounded(own[None], significant_decimals(c["scale"][slot : slot + 1]))[0]
+        return rounded
+
+    def shares(self, c: Columns, slot: int) -> FloatArray:
+        """Share of each expert that took part in a stream's last answer, at every lead, ``[H, E]``."""
+        points, made = self.pending.made_at(c, slot, int(c["tick"][slot]) - 1)
+        last = np.concatenate((points, made[:, :1, 0]), axis=1)  # [A, E]
+        answered = np.logical_not(np.isnan(last).all(axis=0, keepdims=True))  # [1, E]
+        weights = self._mixture.weights(c, np.array([slot]), answered)
+        shares: FloatArray = weights[0].astype(np.float64)
+        return shares
+
+    def _classify(self, c: Columns, wave: Wave) -> tuple[Wave, list[tuple[int, Reason, str]]]:
+        """Split off the readings that their stream's clock refuses."""
+        arrivals = self._clock.classify(c, wave.slots, wave.times, wave.values)
+        if not arrivals.any():
+            return wave, []
+        refused = []
+        for row in np.flatnonzero(arrivals):
+            clock, time = c["clock"][wave.slots[row]], wave.times[row]
+            refused.append(
+                (
+                    int(wave.tags[row]),
+                    _REFUSAL[Arrival(arrivals[row])],
+                    f"event time {time:.6f} is {clock - time:.6f} s behind the stream's clock {clock:.6f}; "
+                    f"value {wave.values[row]:g}, last value {c['last'][wave.slots[row]]:g}",
+                )
+            )
+        return wave.take(np.flatnonzero(arrivals == Arrival.ON_TIME)), refused
+
+    def _catch_up(
+        self, c: Columns, wave: Wave, recurrent: RecurrentExpert | None, report: StepReport
+    ) -> tuple[IntArray, FloatArray]:
+        """Move clocks to the readings, take skipped steps in, hand hidden states over to a new model.
+
+        Returns:
+            skipped steps, ``[B]``; and the part of the elapsed time that is each reading's own, in steps, ``[B]``.
+        """
+        slots = wave.slots
+        before = c["clock"][slots]
+        steps, elapsed = self._clock.advance(c, slots, wave.times, wave.values)
+        gap = np.where(slots == SCRATCH, 0, steps - 1)
+        report.gap_steps += int(gap.sum())
+        last_tick = np.where(gap > 0, wave.times - elapsed * c["step"][slots], before)
+
+        too_long = gap > self._max_gap_steps
+        for row in np.flatnonzero(too_long):
+            self.encoder.skip(c, int(slots[row]), int(gap[row]))
+        newest = np.where(too_long, last_tick, before)  # bridged steps are not in the ring yet
+        self._replay(c, slots, np.where(np.isfinite(newest), newest, 0.0), too_long, recurrent, report)
+
+        bridged = np.where(too_long, 0, gap)
+        for passed in range(int(bridged.max()), 0, -1):
+            rows = np.flatnonzero(bridged >= passed)
+            missed = Wave(
+                slots[rows],
+                last_tick[rows] - (passed - 1) * c["step"][slots[rows]],
+                np.full(len(rows), np.nan),
+                None if wave.covariates is None else np.full((len(rows), self.encoder.covariates), np.nan),
+                rows,
+            ).padded()
+            inputs = self.encoder.tick(
+                c, missed.slots, missed.times, missed.values, np.ones(len(missed)), missed.covariates
+            )
+            if recurrent is not None:
+                recurrent.step(c, missed.slots, inputs.features)
+        return gap, elapsed
+
+    def _replay(
+        self,
+        c: Columns,
+        slots: IntArray,
+        newest: FloatArray,
+        too_long: BoolArray,
+        recurrent: RecurrentExpert | None,
+        report: StepReport,
+    ) -> None:
+        """Give streams their season, and rebuild hidden states that are of another model or were not carried along."""
+        ripe = (c["readings"][slots] == ADOPTION_READINGS) & (slots != SCRATCH)
+        foreign = np.zeros(len(slots), np.bool_)
+        if recurrent is not None:
+            foreign = (c["model"][slots] != recurrent.model) & (slots != SCRATCH)
+            foreign &= c["readings"][slots] >= ADOPTION_READINGS
+        reseasoned = np.zeros(len(slots), np.bool_)
+        if (ripe | foreign).any():
+            season = np.where(ripe | foreign, self._seasons(c, slots, recurrent), c["season"][slots])
+            reseasoned = season != c["season"][slots]
+            c["season"][slots] = season
+        if recurrent is None or not (foreign.any() or too_long.any()):
+            return
+        adopted = c["model"][slots] == recurrent.model
+        for rows, relearn in (
+            (np.flatnonzero(foreign & reseasoned), True),
+            (np.flatnonzero((foreign & ~reseasoned) | (adopted & too_long)), False),
+        ):
+            if len(rows):
+                padded = np.pad(slots[rows], (0, -len(rows) % WAVE_TILE), constant_values=SCRATCH)
+                ticks = np.pad(newest[rows], (0, -len(rows) % WAVE_TILE))
+                recurrent.rebuild(c, padded, ticks, relearn_scale=relearn)
+                report.rebuilt += len(rows)
+
+    def _seasons(self, c: Columns, slots: IntArray, recurrent: RecurrentExpert | None) -> IntArray:
+        """The season each stream should have, in steps, ``[B]``."""
+        season = self._declared_season
+        if season is None:
+            season = recurrent.season if recurrent else 0
+        if isinstance(season, int):
+            return np.full(len(slots), season, np.int64)
+        return season_steps(season, c["step"][slots], self.encoder.ring_steps)
+
+    def _losses(self, c: Columns, wave: Wave) -> FloatArray:
+        """Mean pinball of the published forecasts that this reading settles, ``[B, A]``; ``nan`` where none was."""
+        due = self.pending.due(c, wave.slots, c["tick"][wave.slots])
+        target = np.repeat((wave.values - c["anchor"][wave.slots])[:, None], len(self.leads), axis=1)
+        losses = quantile_loss(target, due.quantiles[:, :, -1].astype(np.float64), np.array(self.quantile_levels))
+        return np.where(due.settled, losses.mean(axis=2), np.nan)
+
+    def _detect(self, c: Columns, wave: Wave, gap: IntArray, report: StepReport) -> Verdicts | None:
+        """Look for anomalies, by what was published for these readings before any of them is learnt from."""
+        if not self._detects:
+            return None
+        slots = wave.slots
+        anchor: FloatArray = c["anchor"][slots][:, None]
+        by_next, by_longest = (anchor + published for published in self.pending.expected(c, slots, gap))
+        silent = np.rint(c["since_observed"][slots]).astype(np.int64)
+        verdicts = self.detector.update(
+            c,
+            slots,
+            wave.times,
+            wave.values,
+            Expectation(by_next, by_longest, np.maximum(c["scale"][slots], _SMALLEST_SCALE)),
+            run=c["repeats"][slots].astype(np.int64) + 1,
+            missed=silent + np.isnan(wave.values),
+            readings=c["readings"][slots],
+        )
+        for row in np.flatnonzero(verdicts.raised & (slots != SCRATCH)):
+            report.raised[direction(int(verdicts.cause[row]), is_above=bool(verdicts.above[row]))] += 1
+        report.cleared += int(np.count_nonzero(verdicts.cleared & (slots != SCRATCH)))
+        return verdicts
+
+    def _judge(self, c: Columns, wave: Wave, report: StepReport) -> None:
+        """Settle the forecasts whose target is this reading."""
+        slots = wave.slots
+        settled, points, made = self.pending.due(c, slots, c["tick"][slots])  # [B, A], [B, A, P], [B, A, 2, Q]
+        published = made[:, :, -1]
+        # A stream that had had no value yet was told nothing: its published quantiles are nan.
+        settled &= ~(np.isnan(wave.values)[:, None] | np.isnan(published[:, :, 0]))
+        if not settled.any():
+            return
+        target = np.where(np.isnan(wave.values), 0.0, wave.values - c["anchor"][slots]).astype(np.float32)
+        scale, seen = np.maximum(c["scale"][slots], _SMALLEST_SCALE), c["seen"][slots]
+        away = (points - target[:, None, None]) / scale[:, None, None]
+        self._mixture.update(
+            c, slots, settled, away, c["spread"][slots], (made[:, :, 0] - target[:, None, None]) / scale[:, None, None]
+        )
+        self._tracker.update(c, slots, settled, target, published, seen)
+        self._spreads.update(c, slots, settled[:, :, None] & ~np.isnan(points), np.abs(away), seen)
+
+        def scaled(distance: Float32Array) -> Float32Array:
+            return np.minimum(np.abs(distance) / scale[:, None], _WORST_ERROR).astype(np.float32)
+
+        error = scaled(target[:, None] - published[..., self._median])
+        naive_error = scaled(target[:, None] - points[:, :, 0])
+        covered = (target[:, None] >= published[..., 0]) & (target[:, None] <= published[..., -1])
+        self.recent_score.update(c, slots, settled, error, naive_error, covered)
+        counted = settled & (slots != SCRATCH)[:, None]
+        scores, width = report.scores, scaled(published[..., -1] - published[..., 0])
+        scores.settled += counted.sum(axis=0)
+        for total, part in (
+            (scores.abs_error, error),
+            (scores.naive_abs_error, naive_error),
+            (scores.covered, covered),
+            (scores.width, width),
+        ):
+            total += chosen(counted, part, 0.0).sum(axis=0, dtype=np.float64)
+
+    def _learn(
+        self, c: Columns, wave: Wave, elapsed: FloatArray, recurrent: RecurrentExpert | None
+    ) -> tuple[Inputs, Float32Array | None]:
+        """Take the readings in: scale, level and ring, then one step of the network."""
+        anchor = c["anchor"][wave.slots]
+        inputs = self.encoder.tick(c, wave.slots, wave.times, wave.values, elapsed, wave.covariates)
+        self.pending.follow_anchor(c, wave.slots, anchor)
+        return inputs, None if recurrent is None else recurrent.step(c, wave.slots, inputs.features)
+
+    def _forecast(
+        self,
+        c: Columns,
+        slots: IntArray,
+        inputs: Inputs,
+        top: Float32Array | None,
+        recurrent: RecurrentExpert | None,
+    ) -> tuple[FloatArray, Float32Array, BoolArray]:
+        """Every expert's answer, mixed, corrected, in own units.
+
+        Returns:
+            quantiles ``[B, H, Q]``, expert shares ``[B, E]``, and whose network gave an unusable answer, ``[B]``.
+        """
+        ahead, seasonal = self.encoder.ahead(c, slots, inputs.origin, inputs.scale)
+        at = Origins(
+            slots, inputs.features, inputs.origin, inputs.scale, c["change"][slots], c["level"][slots], ahead, seasonal
+        )
+        usable = fell_back = adopted = np.zeros(len(slots), np.bool_)
+        if recurrent is not None:
+            adopted = c["model"][slots] == recurrent.model
+        points, spread, answered = self._points(c, at, recurrent, adopted)
+        made = np.zeros((*ahead.shape, len(self.quantile_levels)), np.float32)
+        if recurrent is not None and top is not None:
+            made, sane = recurrent.answer(top, at)
+            usable, fell_back = adopted & sane, adopted & ~sane
+
+        available = np.concatenate((answered, usable[:, None]), axis=1)  # [B, E]
+        weights = self._mixture.weights(c, slots, available)  # [B, H, E]
+        factors = self._interpolation.apply(self._tracker.factors(c, slots))  # [B, H, P]
+        made = np.asfortranarray(made)  # all these are laid out as `gathered` does
+        relative = self._tracker.widen(self._mixture.mix(weights, points, spread, made), factors)
+
+        value, scale = at.value[:, None, None], at.scale[:, None, None]
+        published = _rounded(value + scale * relative, significant_decimals(at.scale))
+        unknown = c["seen"][slots] == 0
+        if unknown.any():
+            published[unknown] = np.nan
+        waiting = np.where(answered[:, None, :], value + scale * points[:, self._anchors], np.nan)
+        kept = np.empty((len(slots), len(self.leads), 2, len(self.quantile_levels)), order="F")
+        kept[:, :, 0] = np.where(usable[:, None, None], value + scale * made[:, self._anchors], np.nan)
+        kept[:, :, 1] = published[:, self._anchors]
+        self.pending.add(c, slots, c["tick"][slots] - 1, waiting, kept)
+        return np.ascontiguousarray(published), np.ascontiguousarray(weights.mean(axis=1)), fell_back
+
+    def _points(
+        self, c: Columns, at: Origins, recurrent: RecurrentExpert | None, adopted: BoolArray
+    ) -> tuple[Float32Array, Float32Array, BoolArray]:
+        """What the experts that answer with a point say, and how far off each usually is.
+
+        ``adopted`` are the streams that have taken the model over, ``[B]``: its linear forecast is for them alone.
+
+        Returns:
+            points and spreads, both ``[B, H, P]``, and who has an answer, ``[B, P]``.
+        """
+        experts: list[PointExpert | None] = [*self._baselines, None if recurrent is None else recurrent.linear]
+        points = np.zeros((*at.ahead.shape, len(experts)), np.float32, order="F")
+        first = np.zeros((len(at.slots), len(self.leads), len(experts)), np.float32, order="F")
+        answered = np.zeros((len(at.slots), len(experts)), np.bool_, order="F")
+        for k, expert in enumerate(experts):
+            if expert is not None:
+                points[:, :, k], answered[:, k] = expert.forecast(c, at)
+        answered[:, -1] &= adopted
+        if self._spreads.begins(c, at.slots, answered):
+            for k, expert in enumerate(experts):
+                if expert is not None:
+                    first[:, :, k] = expert.first_spread(at)[:, self._anchors]
+        known = self._spreads.known(c, at.slots, answered, first)
+        return points, self._interpolation.apply(known), answered
+
+    def _statuses(
+        self,
+        c: Columns,
+        slots: IntArray,
+        gap: IntArray,
+        fell_back: BoolArray,
+        recurrent: RecurrentExpert | None,
+    ) -> IntArray:
+        """Status codes, ``[B]``; the first that applies."""
+        adopted = np.zeros(len(slots), np.bool_) if recurrent is None else c["model"][slots] == recurrent.model
+        statuses = np.full(len(slots), _STATUS_CODE[Status.OK], np.int64)
+        for status, applies in (  # the last to be written is the first that applies
+            (Status.WARMING, ~adopted | (c["seen"][slots] == 0)),
+            (Status.FLAT, c["repeats"][slots] >= self._flat_after),
+            (Status.GAP, gap > self._max_gap_steps),
+            (Status.STALE, gap >= self.encoder.ring_steps),
+            (Status.FALLBACK, fell_back),
+        ):
+            statuses[applies] = _STATUS_CODE[status]
+        return statuses
+
+    def _no_answers(self) -> Answers:
+        whole, real = np.zeros(0, np.int64), np.zeros(0)
+        return Answers(
+            whole,
+            whole,
+            real,
+            real,
+            real,
+            np.zeros((0, self.horizon, len(self.quantile_levels))),
+            whole,
+            np.zeros((0, len(self.experts)), np.float32),
+            whole,
+            real,
+        )
+
+
+def _rounded(quantiles: FloatArray, decimals: IntArray) -> FloatArray:
+    """``[B, H, Q]`` rounded to each row's ``decimals`` ``[B]``, so that published numbers carry no dust."""
+    power = np.power(10.0, np.abs(decimals))[:, None, None]
+    fine = (decimals >= 0)[:, None, None]
+    rounded = quantiles * power
+    np.rint(rounded, out=rounded)
+    rounded /= power
+    return rounded if fine.all() else np.where(fine, rounded, np.rint(quantiles / power) * power)

@@ -1,0 +1,126 @@
+"""The network as an expert: one hidden state per stream, one step per reading, rebuilt from the ring when it must be.
+
+A hidden state belongs to one model. When the model changes, or a gap was too long to carry it across, it is made
+anew at the stream's next reading by replaying the ring through the network.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+
+from forecaster.experts.base import Origins
+from forecaster.experts.linear import LinearExpert
+from forecaster.models.heads import LOOK_AHEAD_CLIP
+from forecaster.models.network import RecurrentForecaster
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, allocate
+from forecaster.series.encoder import SeriesEncoder
+from forecaster.state.streams import SCRATCH
+
+_LIMIT = 1e3  # scaled units from the look-ahead; a network that answers beyond this has lost its mind
+
+
+def model_number(version: str) -> int:
+    """The number by which hidden states know a model: the same in every process, never 0.
+
+    >>> model_number("gru-20260101T000000-ab12cd") == model_number("gru-20260101T000000-ab12cd") > 0
+    True
+    """
+    return zlib.crc32(version.encode()) & 0x7FFFFFFF or 1
+
+
+class RecurrentExpert:
+    """The champion network over the hidden states of all streams of a task.
+
+    Args:
+        network: never changed here.
+        model: positive number that names the network, as `model_number` gives it; hidden states carry it.
+        version: its name in the registry, published with every forecast.
+        season: that its training had, in steps when ``int``, in seconds when ``float``, 0 for none; streams take it
+            over with the model unless another is declared.
+    """
+
+    name = "recurrent"
+
+    def __init__(
+        self, network: RecurrentForecaster, *, model: int, version: str, season: int | float, encoder: SeriesEncoder
+    ) -> None:
+        self.network = network.eval()
+        self.model = model
+        self.version = version
+        self.season = season
+        self._encoder = encoder
+        linear = self.network.linear
+        self.linear = LinearExpert(linear, encoder) if linear is not None and linear.is_fitted else None
+        """The linear forecast that came with the network; ``None`` with one that was trained before there was any."""
+
+    @staticmethod
+    def columns(hidden_shape: tuple[int, int]) -> tuple[Column, ...]:
+        """Hidden state ``[L, W]`` and the model it belongs to (0: none)."""
+        return Column("hidden", "f4", hidden_shape), Column("model", "i4")
+
+    def step(self, c: Columns, slots: IntArray, features: Float32Array) -> Float32Array:
+        """Carry hidden states over one tick; returns the top layer, ``[B, D]``. B is a multiple of `WAVE_TILE`."""
+        with torch.inference_mode():
+            top, hidden = self.network.step(torch.from_numpy(features), torch.from_numpy(c["hidden"][slots]))
+            c["hidden"][slots] = hidden.numpy()
+            return np.asarray(top.numpy())
+
+    def answer(self, top: Float32Array, at: Origins) -> tuple[Float32Array, BoolArray]:
+        """Quantiles from what `step` returned, relative to the origin and in units of the scale, never crossing,
+        ``[B, H, Q]``; and whose are usable, ``[B]``."""
+        with torch.inference_mode():
+            made = self.network.quantiles(
+                torch.from_numpy(top), torch.from_numpy(at.features), torch.from_numpy(at.ahead)
+            ).numpy()
+        if np.abs(at.ahead).max() <= LOOK_AHEAD_CLIP and np.abs(made).max() < _LIMIT:  # neither holds a nan then
+            return made, np.ones(len(made), np.bool_)
+        # The head adds this part of the look-ahead as it is, however large.
+        beyond = (at.ahead - np.clip(at.ahead, -LOOK_AHEAD_CLIP, LOOK_AHEAD_CLIP))[:, :, None]
+        within = np.abs(made - beyond) < _LIMIT + 1e-6 * np.abs(beyond)  # false for nan too
+        sane: BoolArray = np.logical_and.reduce(within, axis=(1, 2))
+        return np.where(sane.reshape(-1, 1, 1), made, np.float32(0.0)), sane
+
+    def rebuild(self, c: Columns, slots: IntArray, last_tick: FloatArray, *, relearn_scale: bool) -> None:
+        """Make the hidden states of these streams by replaying their rings, oldest tick first.
+
+        Args:
+            slots: rows, padded to a multiple of `WAVE_TILE`.
+            last_tick: event time of the newest tick in each ring, ``[B]``.
+            relearn_scale: also take scale and level from the replay: after the season changed they mean another thing.
+        """
+        encoder, rows = self._encoder, np.arange(1, len(slots) + 1)
+        scratch = allocate((*encoder.columns, *self.columns(self.network.hidden_shape)), len(slots) + 1)
+        for name in ("season", "scale", "scale_long", "change", "seen"):
+            scratch[name][rows] = c[name][slots]
+        ticks, length = c["tick"][slots], encoder.ring_steps
+        held = np.where(slots == SCRATCH, 0, np.minimum(ticks, length))  # padding has nothing to replay
+        longest = int(held.max(initial=0))
+        positions = (ticks[:, None] - np.arange(1, longest + 1)) % length  # [B, T], newest first
+        stored = c["ring_elapsed"][slots[:, None], positions].astype(np.float64)
+        values = c["ring"][slots[:, None], positions].astype(np.float64) + c["anchor"][slots][:, None]
+        elapsed = np.abs(stored)
+        ages = (np.cumsum(elapsed, axis=1) - elapsed) * c["step"][slots][:, None]
+        for back in range(longest - 1, -1, -1):
+            taking, starting = held > back, rows[held == back + 1]
+            # The ring has forgotten what came before its first tick: the stream stands where that tick stood.
+            for name in ("value", "level", "anchor"):
+                scratch[name][starting] = values[held == back + 1, back]
+            where = np.where(taking, rows, 0)
+            inputs = encoder.tick(
+                scratch,
+                where,
+                last_tick - ages[:, back],
+                np.where(np.signbit(stored[:, back]), np.nan, values[:, back]),
+                elapsed[:, back],
+                c["ring_covariates"][slots, positions[:, back]] if encoder.covariates else None,
+                standardised=True,
+            )
+            self.step(scratch, where, inputs.features)
+        c["hidden"][slots] = scratch["hidden"][rows]
+        c["model"][slots] = self.model
+        if relearn_scale:
+            for name in ("scale", "scale_long", "change", "level"):
+                c[name][slots] = scratch[name][rows]

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from forecaster.experts.base import Origins
+from forecaster.experts.naive import DampedLevel, Persistence, SeasonalNaive
+
+
+def make_origins(**overrides):
+    return Origins(
+        **{
+            "slots": np.array([1, 2]),
+            "features": np.zeros((2, 3), np.float32),
+            "value": np.array([5.0, 6.0]),
+            "scale": np.array([2.0, 4.0]),
+            "change": np.array([1.0, 0.0]),
+            "level": np.array([9.0, 6.0]),
+            "ahead": np.array([[0.5, -1.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]], np.float32),
+            "seasonal": np.array([True, False]),
+            **overrides,
+        }
+    )
+
+
+def test_persistence_stays_at_the_last_value_and_expects_errors_that_grow_with_the_root_of_the_lead():
+    expert, at = Persistence(horizon=4), make_origins()
+
+    points, available = expert.forecast({}, at)
+
+    assert available.all()
+    assert not points.any()
+    np.testing.assert_allclose(expert.first_spread(at), [0.5 * np.sqrt([1, 2, 3, 4]), [0, 0, 0, 0]], rtol=1e-6)
+
+
+def test_seasonal_naive_repeats_the_season_where_there_is_one():
+    expert, at = SeasonalNaive(), make_origins()
+
+    points, available = expert.forecast({}, at)
+
+    assert available.tolist() == [True, False]
+    assert points[0].tolist() == [0.5, -1.0, 2.0, 0.0]
+    assert expert.first_spread(at).tolist() == [[1.0] * 4] * 2
+    assert np.isfinite(points).all()
+
+
+def test_the_damped_level_returns_a_twentieth_of_what_is_left_at_each_step():
+    """Stepped by hand: two scales away from its level, a stream is 5 % nearer after one step, and so on."""
+    points, available = DampedLevel(horizon=4).forecast({}, make_origins())
+
+    left, expected = 2.0, []
+    for _ in range(4):
+        left -= left / 20
+        expected.append(2.0 - left)
+    assert available.all()
+    np.testing.assert_allclose(points[0], expected, rtol=1e-6)
+    assert not points[1].any()
+
+
+@pytest.mark.parametrize("level", [np.nan, np.inf, 1e30])
+def test_the_damped_level_has_no_answer_where_the_level_is_out_of_reach(level):
+    points, available = DampedLevel(horizon=4).forecast({}, make_origins(level=np.array([level, 6.0])))
+
+    assert available.tolist() == [False, True]
+    assert np.isfinite(points).all()

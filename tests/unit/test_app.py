@@ -1,0 +1,135 @@
+"""The wiring: settings become a daemon that answers, and models that do not fit the settings are turned away."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from factories import START, make_raw
+
+from forecaster.anomaly.detector import AnomalyRules
+from forecaster.anomaly.presets import PRESETS
+from forecaster.app import build_daemon, build_detector, build_encoder
+from forecaster.codecs.avro import MARKER
+from forecaster.codecs.forecast_avro import read_forecast
+from forecaster.models.artifact import DataSpan, ModelArtifact
+from forecaster.models.hyperparameters import HyperParameters
+from forecaster.models.network import RecurrentForecaster
+from forecaster.settings import Settings, load_settings
+from forecaster.stores.registry_directory import DirectoryRegistry
+from forecaster.transports.memory import MemorySink, MemorySource
+
+
+def make_settings(tmp_path: Path, **more: Any) -> Settings:
+    return load_settings(
+        {
+            "registry": {"kind": "directory", "directory": str(tmp_path / "models")},
+            "training": {"mode": "off"},
+            "telemetry": {"port": 0},
+            "forecast": {"horizon": 4},
+            "model": {"hidden": 8},
+            "engine": {"boundary_records": 1},
+            **more,
+        }
+    )
+
+
+def promote(settings: Settings, **overrides: Any) -> str:
+    """An untrained network becomes champion of the registry of the settings."""
+    features = build_encoder(settings).feature_names
+    shape: dict[str, Any] = {"horizon": 4, "hidden": 8, "feature_names": features, "used_features": features}
+    network = RecurrentForecaster.seeded(HyperParameters(**(shape | overrides)), 1)
+    span = DataSpan(first=START, last=START + 1, streams=1, readings=2)
+    artifact = ModelArtifact.create(network, created=START, data=span)
+    registry = DirectoryRegistry(settings.registry.directory)
+    registry.put(artifact)
+    registry.promote(artifact.version, {}, now=START)
+    return artifact.version
+
+
+class EndingSink(MemorySink):
+    """Tells the daemon to stop when so many forecasts are there: a topic has no end."""
+
+    def __init__(self, stop: Event, forecasts: int) -> None:
+        super().__init__()
+        self._stop, self._wanted = stop, forecasts
+
+    def flush(self, timeout_seconds: float) -> None:
+        super().flush(timeout_seconds)
+        if len(self.of_topic("forecasts")) == self._wanted:
+            self._stop.set()
+
+
+def published(settings: Settings, *, embedded: bool = True) -> list[bytes]:
+    """What the daemon publishes for 30 readings of one stream."""
+    source = MemorySource([make_raw(k, value=float(k % 5)) for k in range(30)])
+    stop = Event()
+    sink = MemorySink() if embedded else EndingSink(stop, 30)
+    build_daemon(settings, source=source, sink=sink, embedded=embedded).run(stop)
+    return [record.value or b"" for record in sink.of_topic("forecasts")]
+
+
+def answers(settings: Settings) -> list[dict[str, Any]]:
+    """The same, read."""
+    return [json.loads(value) for value in published(settings)]
+
+
+def test_the_format_of_forecasts_is_a_setting_of_topics_and_changes_nothing_else(tmp_path):
+    plain, avro = make_settings(tmp_path), make_settings(tmp_path, publish={"format": "avro"})
+
+    as_json, as_avro = published(plain, embedded=False), published(avro, embedded=False)
+
+    assert [read_forecast(value) for value in as_avro] == [read_forecast(value) for value in as_json]
+    assert {value[:2] for value in as_avro} == {MARKER}
+    assert published(avro) == as_json, "files hold JSON lines"
+
+
+def test_the_champion_of_the_registry_serves(tmp_path):
+    settings = make_settings(tmp_path)
+    version = promote(settings)
+
+    published = answers(settings)
+
+    assert len(published) == 30
+    assert [p["status"] for p in published[:9]] == ["warming"] * 9
+    assert [p["status"] for p in published[9:]] == ["ok"] * 21
+    assert {p["model"] for p in published[9:]} <= {version, None}
+    assert any(p["model"] == version for p in published[9:]), "once a forecast of its own has settled"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"horizon": 6}, "forecast.horizon 6, here 4"),
+        ({"quantile_levels": (0.05, 0.5, 0.95)}, "forecast.quantiles (0.05, 0.5, 0.95), here (0.1, 0.5, 0.9)"),
+        ({"hidden": 16}, "(1, 16), here (1, 8)"),
+        ({"cell": "lstm"}, "(1, 16), here (1, 8)"),
+        ({"feature_names": ("change",), "used_features": ("change",)}, "inputs ('change',)"),
+    ],
+)
+def test_a_champion_that_does_not_fit_the_settings_is_named_and_the_baselines_answer(
+    tmp_path, caplog, overrides, named
+):
+    settings = make_settings(tmp_path)
+    version = promote(settings, **overrides)
+
+    with caplog.at_level(logging.ERROR):
+        published = answers(settings)
+
+    assert len(published) == 30
+    assert {p["model"] for p in published} == {None}
+    assert len(caplog.records) == 1
+    assert version in caplog.records[0].error  # type: ignore[attr-defined]
+    assert named in caplog.records[0].error  # type: ignore[attr-defined]
+
+
+def test_a_preset_gives_what_is_not_set_a_value_and_nothing_else() -> None:
+    heart = build_detector(load_settings({"anomalies": {"preset": "heart-rate", "gap_steps": 99}}))
+
+    assert heart.rules.episodes.min_readings == PRESETS["heart-rate"].min_readings
+    assert (heart.rules.gap_steps, heart.rules.flat_readings) == (99, PRESETS["heart-rate"].flat_readings)
+    assert build_detector(load_settings()).rules == AnomalyRules(flat_readings=60, gap_steps=10)
