@@ -42,8 +42,10 @@ demo: setup ## run the daemon embedded, no broker; ARGS="--data FILE.csv --secon
 	@$(BIN)/forecaster demo $(ARGS)
 
 test: setup ## all tests, those on a real Kafka too (KAFKA_BOOTSTRAP=host:port uses a running broker)
-	$(BIN)/python -m pytest -m "not kafka" -n $(JOBS) $(ARGS) || test $$? -eq 5  # 5: none of this kind in ARGS
-	$(BIN)/python -m pytest -m kafka $(ARGS) || test $$? -eq 5
+	@failed=; \
+	$(BIN)/python -m pytest -m "not kafka" -n $(JOBS) $(ARGS) || test $$? -eq 5 || failed=1; \
+	$(BIN)/python -m pytest -m kafka $(ARGS) || test $$? -eq 5 || failed=1; \
+	test -z "$$failed"  # 5: none of this kind in ARGS
 
 check: setup ## format, lint, types, import contract
 	$(BIN)/ruff format --check .
@@ -116,4 +118,4 @@ lock: ## pin all dependencies with hashes, after a change of pyproject.toml; ARG
 	@rm .locked.txt
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .kafka build *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .kafka build *.egg-info .mypy_cache .ruff_cache .hypothesis .pytest_cache
