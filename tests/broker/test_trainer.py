@@ -66,6 +66,7 @@ class Ground:
             **dict(zip(("TOPICS__FORECASTS", "TOPICS__DEAD_LETTERS", "TOPICS__STATE"), self.answers, strict=True)),
             "TRAINING__MODE": "service",
             "TRAINING__STEPS": "20",
+            "TRAINING__MIN_READINGS": "100",
             "TRAINING__EVERY": "20m",
             "TRAINING__MIN_WALL_SECONDS": "0",
             "MODEL__HIDDEN": "8",
@@ -246,7 +247,7 @@ def test_killed_in_mid_upload_it_leaves_the_champion_and_the_next_one_is_not_hel
 @pytest.mark.parametrize(
     ("readings", "reason"),
     [
-        ([], "holds no reading"),
+        ([], "has 0 readings"),
         ([(f"s{k % 3}", START + k // 3, 7.0) for k in range(1_500)], "moves"),
         ([("a", START + k, float(k % 9) if k % 20 == 0 else None) for k in range(400)], "values"),
     ],
