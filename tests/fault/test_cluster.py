@@ -128,6 +128,7 @@ def test_a_worker_that_starts_looks_at_its_topics_though_a_broker_has_just_died(
     connection = KafkaConnection(bootstrap_servers=cluster.bootstrap, request_timeout_seconds=15.0)
     with ClusterAdmin(connection) as before:
         before.ensure_topics([TopicPlan(name="readings", partitions=2, replication=NODES, configs={})])
+        cluster.wait_until_in_sync()  # a topic just made is not known to every broker yet
         list(cluster.nodes.values())[dead].kill()
         with ClusterAdmin(connection) as after:
             for admin in (before, after):
