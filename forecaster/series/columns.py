@@ -66,6 +66,7 @@ def gathered(column: npt.NDArray[Any], slots: IntArray) -> npt.NDArray[Any]:
     >>> gathered(np.zeros((8, 5, 4)), np.array([1, 2])).strides
     (8, 16, 80)
     """
+    assert column.flags.c_contiguous, "of a view, numpy copies the rows of all streams first"
     return column.take(slots, axis=0).copy(order="F")
 
 

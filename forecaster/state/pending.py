@@ -107,7 +107,8 @@ class PendingForecasts:
     def _published(self, c: Columns, cells: IntArray, made: IntArray) -> Float32Array:
         """What was published at ticks ``made`` [B] and waits in these cells of all streams' [B], ``[B, Q]``."""
         quantiles = c["pending_quantiles"]
-        published: Float32Array = gathered(quantiles.reshape(-1, *quantiles.shape[2:])[:, -1], cells)
+        _, _, answers, levels = quantiles.shape
+        published: Float32Array = gathered(quantiles.reshape(-1, levels), cells * answers + answers - 1)
         other = c["pending_made"].take(cells) != made
         if np.count_nonzero(other):
             published[other] = np.nan
