@@ -67,7 +67,13 @@ once.
 * **Report.** `forecaster train --report FILE.html` writes one file with the loss curves, scores by lead beside the
   naive forecasts and the champion, the share of values below each quantile, and the newest forecasts of some streams.
 * **Files.** CSV, JSON lines, Parquet; columns named in `readings.covariates` stand beside the value
-  (`--set 'readings.covariates=["TEMP","PRES"]'`).
+  (`--set 'readings.covariates=["TEMP","PRES"]'`); of columns named in `readings.known_ahead` each row is told what
+  the rows after it hold ([formats](formats.md#readings)).
+* **Known ahead.** Lists of `readings.known_ahead` enter the network at its head, and the linear forecast, as they were
+  known when each reading was made; a history holds them with its readings, 8 bytes a number
+  ([0024](decisions/0024-what-is-known-of-the-leads-enters-at-the-head.md)). Altered copies of such streams, and the
+  data of a teacher's members, are not drawn anew in blocks: values would be torn from their plan. Another number of
+  fields, or another horizon, is a cold start; a transfer then takes the body alone.
 * **Device.** CUDA where it is present (`device`), else the CPU on one thread. The tests run on the CPU.
 
 ## What is read of the topic
@@ -115,7 +121,7 @@ training = { window = "21d", every = "1d" }
 ```
 
 The first group that fits a stream takes it; the rest is the group `default`. Each has its own champion, trainings,
-trials and drift; all share horizon, quantiles, covariates and the network's shape
+trials and drift; all share horizon, quantiles, covariates, what is known ahead and the network's shape
 ([0013](decisions/0013-a-group-is-a-champion-not-a-pipeline.md)).
 
 * **Transfer.** `start_from` names a model, of whichever group, that a group's first training begins with; its body is

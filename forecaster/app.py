@@ -59,6 +59,7 @@ from forecaster.settings import (
     Settings,
     build_groups,
     declared_season,
+    future_inputs,
     group_settings,
     parse_period,
     to_environment,
@@ -105,6 +106,7 @@ def build_encoder(settings: Settings) -> SeriesEncoder:
         ring_steps=settings.streams.ring_steps,
         horizon=settings.forecast.horizon,
         covariates=len(settings.readings.covariates),
+        known_ahead=len(settings.readings.known_ahead),
     )
 
 
@@ -169,9 +171,12 @@ def build_detector(settings: Settings) -> AnomalyDetector:
 
 def state_terms(settings: Settings) -> dict[str, object]:
     """Settings that columns do not show, and under other values of which kept state or its replay would be misread."""
+    known_ahead = settings.readings.known_ahead
     return {
         "forecast.quantiles": settings.forecast.quantiles,
         "readings.covariates": settings.readings.covariates,
+        # State from before there were any goes on: their columns begin as in a new stream.
+        **({"readings.known_ahead": known_ahead} if known_ahead else {}),
         "readings.max_lateness_seconds": settings.readings.max_lateness_seconds,
         # A stream of another group would be replayed by another network.
         GROUPS_TERM: [(group.name, group.streams, group.fields) for group in settings.groups],
@@ -434,6 +439,7 @@ def build_daemon(
         history = HistoryBuffer(
             max_readings_per_stream=settings.training.max_readings_per_stream,
             covariates=len(settings.readings.covariates),
+            future=future_inputs(settings),
             excluded=excluded_periods(feedback),
             max_bytes=settings.training.history_bytes,
             seed=settings.training.seed,
@@ -655,6 +661,7 @@ def build_backtest(
         history = HistoryBuffer(
             max_readings_per_stream=settings.training.max_readings_per_stream,
             covariates=len(settings.readings.covariates),
+            future=future_inputs(settings),
             excluded=excluded_periods(feedback),
             max_bytes=settings.training.history_bytes,
             seed=settings.training.seed,
@@ -715,6 +722,7 @@ def _check_fits(artifact: ModelArtifact, pipeline: Pipeline) -> None:
         "forecast.horizon": (hp.horizon, pipeline.horizon),
         "forecast.quantiles": (tuple(hp.quantile_levels), tuple(pipeline.quantile_levels)),
         "inputs": (tuple(hp.feature_names), tuple(pipeline.encoder.feature_names)),
+        "numbers known ahead": (hp.future_inputs, pipeline.encoder.future_inputs),
         "hidden state (layers, width)": (artifact.network().hidden_shape, pipeline.hidden_shape),
     }
     if hp.linear_inputs:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from forecaster.codecs.avro_codec import AvroCodec
 from forecaster.engine.withholding import PublishingRules
 from forecaster.errors import ConfigurationError
-from forecaster.settings import Settings, registry_kind
+from forecaster.settings import Settings, future_inputs, registry_kind
 from forecaster.transports.kafka_client import KafkaConnection
 from forecaster.transports.kafka_left_open import LeftOpenTransactions
 from forecaster.transports.kafka_self_test import why_not_batched
@@ -44,6 +44,8 @@ def build_codec(settings: Settings) -> AvroCodec:
         time_field=readings.time_field,
         fields=readings.fields,
         covariates=readings.covariates,
+        known_ahead=readings.known_ahead,
+        horizon=settings.forecast.horizon,
         time_unit=readings.time_unit,
         minimum=readings.minimum,
         maximum=readings.maximum,
@@ -70,6 +72,7 @@ def build_history_collector(settings: Settings, takes: Callable[[str], bool]) ->
     chosen = settings.training
     return HistoryCollector(
         len(settings.readings.covariates),
+        future=future_inputs(settings),
         takes=takes,
         max_bytes=chosen.history_bytes,
         max_streams=chosen.max_streams,
@@ -90,6 +93,8 @@ def build_history_cache(settings: Settings) -> Callable[[str], HistoryCache] | N
         code_version = ""
     identity = {
         "topic": settings.topics.readings,
+        # What is known ahead is decoded for as many leads as are forecast.
+        "future": str(future_inputs(settings)),
         "decoder": hashlib.sha256(settings.readings.model_dump_json().encode()).hexdigest(),
         "code_version": code_version,
     }

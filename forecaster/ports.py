@@ -234,8 +234,9 @@ class HistorySink(Protocol):
         times: Sequence[float] | FloatArray,
         values: Sequence[float] | FloatArray,
         covariates: Sequence[tuple[float, ...]],
+        future: Sequence[tuple[float, ...]] | None = None,
     ) -> None:
-        """One wave of accepted readings, at most one per stream; ``nan`` is missing."""
+        """One wave of accepted readings, at most one per stream, with what was known ahead; ``nan`` is missing."""
 
     def flag(self, stream_id: str, since: float, until: float | None) -> None:
         """An anomaly of a stream was raised at the reading of event time ``since``, ``until`` is ``None``; or the one

@@ -92,6 +92,8 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     """Name of the target field where a record holds several, else empty."""
     covariates: tuple[float, ...] = ()
     """Past covariates in the order of the setting; ``nan`` where absent."""
+    future: tuple[float, ...] = ()
+    """What is known of each lead 1..H, field after field in the order of the setting, K·H; ``nan`` where it is not."""
 
 
 class Feedback(msgspec.Struct, frozen=True, gc=False):

@@ -210,6 +210,11 @@ class ReadingSettings(_Section):
     covariates: tuple[str, ...] = Field(
         (), description="JSON fields, and columns of files, fed to the network beside the value."
     )
+    known_ahead: tuple[str, ...] = Field(
+        (),
+        description="JSON fields with a list of what is known of the next steps, the next one first (a tariff, a shift "
+        "plan, a weather forecast); of files, columns whose value at the rows that follow is known.",
+    )
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         "auto", description="Of numeric timestamps; auto tells by magnitude."
     )
@@ -236,7 +241,7 @@ class ReadingSettings(_Section):
     def _bounds(self) -> ReadingSettings:
         if self.minimum >= self.maximum:
             raise ValueError(f"minimum {self.minimum:g} is not below maximum {self.maximum:g}")
-        names = [self.id_field, self.time_field, *self.fields, *self.covariates]
+        names = [self.id_field, self.time_field, *self.fields, *self.covariates, *self.known_ahead]
         if len(set(names)) != len(names):
             raise ValueError(f"a field name is used twice among {names}")
         return self
@@ -600,6 +605,7 @@ _SHARED_BY_GROUPS = {
     "horizon": "forecast.horizon",
     "quantiles": "forecast.quantiles",
     "covariates": "readings.covariates",
+    "known_ahead": "readings.known_ahead",
     "cell": "model.cell",
     "layers": "model.layers",
     "hidden": "model.hidden",
@@ -796,6 +802,11 @@ def declared_season(settings: Settings) -> int | float | None:
         return None
     season = settings.forecast.seasons[0]
     return season if isinstance(season, int) else float(season.removesuffix("s"))
+
+
+def future_inputs(settings: Settings) -> int:
+    """K·H, numbers that are known ahead at every reading."""
+    return len(settings.readings.known_ahead) * settings.forecast.horizon
 
 
 def build_groups(settings: Settings) -> GroupRules:

@@ -73,7 +73,12 @@ def make_backtest(
     directory.mkdir(parents=True, exist_ok=True)
     settings = settings or quick_settings()
     names = settings.readings.covariates
-    layout = replace(COMMON_FORMS, covariates=names)
+    layout = replace(
+        COMMON_FORMS,
+        covariates=names,
+        known_ahead=settings.readings.known_ahead,
+        horizon=settings.forecast.horizon,
+    )
     return build_backtest(
         settings,
         Recording(open_tables([table], layout), alignment=alignment, covariates=len(names)),

@@ -45,6 +45,7 @@ def make_pipeline(**overrides: Any) -> Pipeline:
         "quantile_levels": LEVELS,
         "ring_steps": 48,
         "covariates": 0,
+        "known_ahead": 0,
         "step_seconds": 0.0,
         "declared_season": None,
         "max_gap_steps": 6,
@@ -59,7 +60,10 @@ def make_pipeline(**overrides: Any) -> Pipeline:
     return Pipeline(
         clock=EventClock(step_seconds=chosen["step_seconds"]),
         encoder=SeriesEncoder(
-            ring_steps=chosen["ring_steps"], horizon=chosen["horizon"], covariates=chosen["covariates"]
+            ring_steps=chosen["ring_steps"],
+            horizon=chosen["horizon"],
+            covariates=chosen["covariates"],
+            known_ahead=chosen["known_ahead"],
         ),
         recent_score=RecentScore(),
         baselines=(
@@ -98,6 +102,7 @@ def make_recurrent(pipeline: Pipeline, *, seed: int = 1, model: int = 1, **overr
             "quantile_levels": pipeline.quantile_levels,
             "feature_names": pipeline.encoder.feature_names,
             "used_features": pipeline.encoder.feature_names,
+            "future_inputs": pipeline.encoder.future_inputs,
             "linear_inputs": lag_inputs(pipeline.encoder).width,
             "linear_streams": len(own_linear),
             **overrides,
@@ -226,7 +231,8 @@ def make_messy_records(rng: np.random.Generator, *, streams: int = 40, readings:
 
     Regular and irregular steps, jitter, short and long gaps, nulls, streams that begin with nulls or never have a
     value, constant ones, seasonal ones, jumps, wide scales; duplicates, conflicts, late readings, bad JSON, tombstones.
-    Every reading has the covariates ``load`` and ``steps``, sometimes null.
+    Every reading has the covariates ``load`` and ``steps``, sometimes null, and known ahead ``plan``, sometimes absent,
+    short, too long, or with nulls.
     """
     queues = [_messy_readings(rng, f"m{k}" if k % 5 else f"site-{k}/sensor", k, readings) for k in range(streams)]
     records: list[RawRecord] = []
@@ -240,6 +246,15 @@ def make_messy_records(rng: np.random.Generator, *, streams: int = 40, readings:
         if not queues[k]:
             del queues[k]
     return records
+
+
+def _plan(kind: int, n: int) -> dict[str, Any]:
+    """What is known of the readings after the nth; without a generator, which is for what cannot be known."""
+    if (kind + n) % 11 == 0:
+        return {}
+    length = (4, 2, 9, 0)[(kind + n // 7) % 4]
+    known = [round(50.0 * np.sin((n + lead) / 3 + kind), 3) for lead in range(1, length + 1)]
+    return {"plan": [None if (n + lead) % 6 == 0 else value for lead, value in enumerate(known)]}
 
 
 def _messy_readings(rng: np.random.Generator, stream: str, kind: int, count: int) -> list[tuple[bytes, bytes | None]]:
@@ -261,6 +276,7 @@ def _messy_readings(rng: np.random.Generator, stream: str, kind: int, count: int
             "value": None if is_missing else offset + scale * float(shape),
             "load": None if rng.random() < 0.1 else float(rng.random()),
             "steps": int(rng.integers(1000)),
+            **_plan(kind, n),
         }
         sent.append((stream.encode(), json.dumps(body).encode()))
         accident = rng.random()

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from forecaster.errors import ConfigurationError
-from forecaster.series.columns import FloatArray, IntArray
-from forecaster.transports.readings import as_number
+from forecaster.series.columns import BoolArray, FloatArray, IntArray
+from forecaster.transports.readings import as_cells, as_number
 from forecaster.transports.tables import Row, Table
 
 Alignment = Literal["auto", "time", "progress"]
@@ -34,15 +34,19 @@ class Recording:
         alignment: in which order to play.
         covariates: as many as the tables' layout names.
 
+    Where the layout names columns that are known ahead, each row has what they say of the rows after it in its stream,
+    as far as the stream's clock takes these.
+
     Raises:
         ConfigurationError: there is no row with a time, or JSON lines are to be played by progress.
     """
 
     def __init__(self, tables: Sequence[Table], *, alignment: Alignment = "auto", covariates: int = 0) -> None:
         stream, time, value, odd = array("q"), array("d"), array("d"), dict[int, Row]()
-        beside = array("d")
+        beside, known = array("d"), array("d")
         ids: dict[str, int] = {}
-        absent = [None] * covariates
+        layout = tables[0].layout
+        absent, unknown = [None] * covariates, [None] * len(layout.known_ahead)
         for table in tables:
             for row in table.rows():
                 if row.line or row.time != row.time or any(isinstance(c, str) for c in (row.value, *row.covariates)):
@@ -51,6 +55,7 @@ class Recording:
                 time.append(row.time)
                 value.append(as_number(row.value))
                 beside.extend(map(as_number, row.covariates or absent))
+                known.extend(map(as_number, row.known or unknown))
         self.streams = tuple(ids)
         """Names, in the order in which they were met."""
         owner = np.array(stream, np.int64)
@@ -60,10 +65,12 @@ class Recording:
         by_stream = np.argsort(owner, kind="stable")
         starts = np.searchsorted(owner[by_stream], np.arange(len(ids) + 1))
         clocked, nth = np.empty(len(times)), np.empty(len(times), np.int64)
+        on_time = np.empty(len(times), np.bool_)
         for begin, end in itertools.pairwise(starts):
             rows = by_stream[begin:end]
             clocked[rows] = _rising(times[rows])
             nth[rows] = np.arange(end - begin)
+            on_time[rows] = _is_on_time(times[rows])
         self.counts: IntArray = np.diff(starts)
         """Rows of each stream, ``[S]``."""
         begins, ends = clocked[by_stream[starts[:-1]]], clocked[by_stream[starts[1:] - 1]]
@@ -81,6 +88,13 @@ class Recording:
         self._times = (times + self.shift[owner])[order]
         self._values = np.array(value)[order]
         self._covariates = np.array(beside).reshape(len(order), covariates)[order]
+        self._horizon = layout.horizon
+        numbers = np.array(known).reshape(len(order), len(layout.known_ahead))
+        self._known = numbers[by_stream[on_time[by_stream]]]  # of rows on time, stream after stream
+        passed = np.empty(len(order), np.int64)
+        passed[by_stream] = np.cumsum(on_time[by_stream])  # of these, up to and with each row
+        self._passed = passed[order]
+        self._known_until = np.cumsum(on_time[by_stream])[starts[1:] - 1]
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
         self._odd = {int(place[k]): row for k, row in odd.items()}
@@ -98,13 +112,22 @@ class Recording:
         """The row played at this place, its time moved."""
         found = self._odd.get(offset)
         owner = int(self._owner[offset])
+        future = self._future(offset)
         if found is not None:
-            return found._replace(time=found.time + float(self.shift[owner]))
+            return found._replace(
+                time=found.time + float(self.shift[owner]), future=found.future if found.line else future
+            )
         value, *beside = (
             number if number == number else None
             for number in (float(self._values[offset]), *self._covariates[offset].tolist())
         )
-        return Row(self.streams[owner], float(self._times[offset]), "", value, b"", tuple(beside))
+        return Row(self.streams[owner], float(self._times[offset]), "", value, b"", tuple(beside), future=future)
+
+    def _future(self, offset: int) -> tuple[tuple[float | None, ...], ...]:
+        """What the columns that are known ahead say of the rows after this one."""
+        first = int(self._passed[offset])
+        until = min(first + self._horizon, int(self._known_until[self._owner[offset]]))
+        return tuple(as_cells(column) for column in self._known[first:until].T.tolist())
 
     def times_of(self, stream_id: str) -> FloatArray:
         """Times of all rows of a stream, as the files have them and in their order."""
@@ -129,6 +152,12 @@ def _rising(times: FloatArray) -> FloatArray:
     if not known.all():
         latest[~known] = latest[known][0] if known.any() else -np.inf
     return latest
+
+
+def _is_on_time(times: FloatArray) -> BoolArray:
+    """Rows that the clock of their stream takes: later than all before them."""
+    latest = np.maximum.accumulate(np.where(np.isnan(times), -np.inf, times))
+    return np.asarray(times > np.concatenate(([-np.inf], latest[:-1])))
 
 
 def _settled(

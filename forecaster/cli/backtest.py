@@ -149,7 +149,7 @@ def _run(args: argparse.Namespace, settings: Settings, console: Console) -> None
     check_table_path(args.out / args.forecasts)
     feedback = [] if args.feedback is None else read_feedback_file(args.feedback)
     labels = None if args.labels is None else read_labels(args.labels)
-    layout = layout_from(args, settings.readings)
+    layout = layout_from(args, settings)
     tables = open_tables(args.data, layout)
     champion = None if args.model is None else ModelArtifact.load(args.model)
     _make_directory(args.out)

@@ -211,7 +211,7 @@ def _simulated_source(args: argparse.Namespace, settings: Settings) -> Source:
         clock=clock,
         speed=_speed(args.speed, _SIMULATED_SPEED),
         history_seconds=_HISTORY_SECONDS,
-        layout=layout_from(args, settings.readings),
+        layout=layout_from(args, settings),
         topic=settings.topics.readings,
     )
 
@@ -223,7 +223,7 @@ def _file_source(args: argparse.Namespace, settings: Settings) -> Source:
     from forecaster.transports.file import FileSource
     from forecaster.transports.paced import PacedSource
 
-    source = FileSource(args.data, layout=layout_from(args, settings.readings), topic=settings.topics.readings)
+    source = FileSource(args.data, layout=layout_from(args, settings), topic=settings.topics.readings)
     codec = build_codec(settings)
 
     def time_of(raw: RawRecord) -> float:

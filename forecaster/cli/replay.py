@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
     overrides = {"kafka": {"bootstrap_servers": args.bootstrap_servers}} if args.bootstrap_servers else {}
     settings = load_settings(overrides, config_file=args.config, secrets_dir=args.secrets_dir)
     topic = args.topic or settings.topics.readings
-    layout = layout_from(args, settings.readings)
+    layout = layout_from(args, settings)
     tables = open_tables(args.files, layout)
     with stop_on_terminate() as stop:
         sink = build_sink(settings)

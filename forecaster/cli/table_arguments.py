@@ -6,7 +6,10 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from forecaster.settings import ReadingSettings
+    from collections.abc import Callable
+
+    from forecaster.settings import Settings
+    from forecaster.training.history import History
     from forecaster.transports.tables import TableLayout
 
 
@@ -40,10 +43,11 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def layout_from(args: argparse.Namespace, readings: ReadingSettings) -> TableLayout:
-    """The layout the flags ask for, with the JSON field names of the settings."""
+def layout_from(args: argparse.Namespace, settings: Settings) -> TableLayout:
+    """The layout the flags ask for, with the JSON field names and the horizon of the settings."""
     from forecaster.transports.tables import COMMON_FORMS, TableLayout
 
+    readings = settings.readings
     return TableLayout(
         time_column=args.time_column,
         value_column=args.value_column,
@@ -58,7 +62,25 @@ def layout_from(args: argparse.Namespace, readings: ReadingSettings) -> TableLay
         time_field=readings.time_field,
         value_field=readings.fields[0],
         covariates=readings.covariates,
+        known_ahead=readings.known_ahead,
+        horizon=settings.forecast.horizon,
     )
+
+
+def history_from_files(args: argparse.Namespace, settings: Settings, takes: Callable[[str], bool]) -> History:
+    """What the files of ``args.data`` hold of the streams that are taken."""
+    from forecaster.settings import future_inputs
+    from forecaster.training.history import History, Series
+    from forecaster.transports.readings import read_series
+    from forecaster.transports.tables import open_tables
+
+    tables = open_tables(args.data, layout_from(args, settings))
+    found = read_series(tables, covariates=len(settings.readings.covariates), future=future_inputs(settings))
+    series = {
+        name: Series(times, values, covariates, future=future)
+        for name, (times, values, covariates, future) in found.items()
+    }
+    return History(series).where(takes)
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

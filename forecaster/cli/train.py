@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from forecaster.cli.setting_flags import add_setting_flags, merge_settings
-from forecaster.cli.table_arguments import add_table_arguments, layout_from
+from forecaster.cli.table_arguments import add_table_arguments, history_from_files
 from forecaster.crash_points import reach
 from forecaster.series.groups import DEFAULT, group_label, group_named
 
@@ -317,7 +317,7 @@ class _Read(NamedTuple):
 def _history(args: argparse.Namespace, settings: Settings, *, now: float, console: Any) -> _Read:
     """What to train on, from wherever the flags say: the streams of the group."""
     from forecaster.settings import build_groups
-    from forecaster.training.history import History, Series
+    from forecaster.training.history import History
 
     rules, group = build_groups(settings), group_named(args.group)
 
@@ -327,13 +327,8 @@ def _history(args: argparse.Namespace, settings: Settings, *, now: float, consol
     if args.history is not None:
         return _Read(History.load(args.history).where(takes))
     if args.data:
-        from forecaster.transports.readings import read_series
-        from forecaster.transports.tables import open_tables
-
-        tables = open_tables(args.data, layout_from(args, settings.readings))
         with console.status("reading files"):
-            found = read_series(tables, covariates=len(settings.readings.covariates))
-        return _Read(History({name: Series(*columns) for name, columns in found.items()}).where(takes))
+            return _Read(history_from_files(args, settings, takes))
     return _history_from_topic(settings, takes, now=now, console=console)
 
 
@@ -342,6 +337,7 @@ def _history_from_topic(settings: Settings, takes: Callable[[str], bool], *, now
 
     from forecaster.codecs.feedback_json import excluded_periods
     from forecaster.connections import build_codec, build_connection, build_history_cache, build_history_collector
+    from forecaster.settings import future_inputs
     from forecaster.transports.kafka_history import read_history
 
     with Bar(console=console, transient=True) as bar:
@@ -354,6 +350,7 @@ def _history_from_topic(settings: Settings, takes: Callable[[str], bool], *, now
             max_readings=settings.training.max_streams * settings.training.max_readings_per_stream,
             collector=build_history_collector(settings, takes),
             covariates=len(settings.readings.covariates),
+            future=future_inputs(settings),
             max_seconds=settings.training.history_seconds,
             open_cache=build_history_cache(settings),
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),

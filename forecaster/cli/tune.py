@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from forecaster.cli.setting_flags import add_setting_flags, merge_settings, split_setting
-from forecaster.cli.table_arguments import add_table_arguments, layout_from
+from forecaster.cli.table_arguments import add_table_arguments, history_from_files
 from forecaster.series.groups import DEFAULT, group_named
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _space(texts: Sequence[str], group: str) -> dict[str, list[Any]]:
 def _history(args: argparse.Namespace, settings: Settings, group: str) -> History:
     """What to search on: the streams of the group."""
     from forecaster.settings import build_groups
-    from forecaster.training.history import History, Series
+    from forecaster.training.history import History
 
     rules = build_groups(settings)
 
@@ -194,12 +194,7 @@ def _history(args: argparse.Namespace, settings: Settings, group: str) -> Histor
 
     if args.history is not None:
         return History.load(args.history).where(takes)
-    from forecaster.transports.readings import read_series
-    from forecaster.transports.tables import open_tables
-
-    tables = open_tables(args.data, layout_from(args, settings.readings))
-    found = read_series(tables, covariates=len(settings.readings.covariates))
-    return History({name: Series(*columns) for name, columns in found.items()}).where(takes)
+    return history_from_files(args, settings, takes)
 
 
 class _Setting(NamedTuple):

@@ -19,6 +19,7 @@ from forecaster.records import DeadLetter, Observation, RawRecord, Reason, Tombs
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNITS = {"timestamp-millis": "ms", "timestamp-micros": "us", "timestamp-nanos": "ns"}
+_NUMBERS = frozenset({"int", "long", "float", "double"})
 _SCALARS = frozenset({"null", "boolean", "int", "long", "float", "double", "string", "bytes", "enum", "fixed"})
 
 
@@ -27,13 +28,17 @@ def reading_schema(
     time_field: str = "timestamp",
     fields: Sequence[str] = ("value",),
     covariates: Sequence[str] = (),
+    known_ahead: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """The schema of readings with these fields; ``None`` where a name is none that Avro allows."""
-    names = [id_field, time_field, *fields, *covariates]
+    numbers = [*fields, *covariates]
+    names = [id_field, time_field, *numbers, *known_ahead]
     if not all(_NAME.fullmatch(name) for name in names):
         return None
     time = {"type": "long", "logicalType": "timestamp-micros"}
-    types: list[Any] = ["string", ["null", time], *[["null", "double"]] * (len(names) - 2)]
+    number: list[Any] = ["null", "double"]
+    leads = ["null", {"type": "array", "items": number}]
+    types: list[Any] = ["string", ["null", time], *[number] * len(numbers), *[leads] * len(known_ahead)]
     found = [{"name": name, "type": kind} for name, kind in zip(names, types, strict=True)]
     return {"type": "record", "name": "Reading", "namespace": "forecaster", "fields": found}
 
@@ -43,7 +48,8 @@ class AvroCodec(JsonCodec):
 
     Args:
         schemas: that producers write with, beside `reading_schema` of the fields: records whose fields hold single
-            values. A time of a logical type counts in its unit, any other in ``time_unit``.
+            values, and lists of numbers where something is known ahead. A time of a logical type counts in its unit,
+            any other in ``time_unit``.
         rules: those of `JsonCodec`.
 
     Raises:
@@ -52,7 +58,7 @@ class AvroCodec(JsonCodec):
 
     def __init__(self, *, schemas: Iterable[Schema] = (), **rules: Any) -> None:
         super().__init__(**rules)
-        own = reading_schema(self._id_field, self._time_field, self._fields, self._covariates)
+        own = reading_schema(self._id_field, self._time_field, self._fields, self._covariates, self._known_ahead)
         codecs = [_SchemaCodec(schema, rules) for schema in (*([own] if own else []), *schemas)]
         self._by_head = {codec.schema.head: codec for codec in codecs}
 
@@ -95,7 +101,8 @@ class _SchemaCodec(JsonCodec):
 def _check(schema: Schema, rules: dict[str, Any]) -> str | None:
     """Refuse a schema of something else than readings; the unit of its times where a logical type says it.
 
-    Arrays, maps and records inside are refused too: ten bytes may say that they hold 2⁶² items.
+    Arrays, maps and records inside are refused too: ten bytes may say that they hold 2⁶² items. Lists of what is known
+    ahead are not: each of their numbers takes a byte at least, so that a record holds no more of them than it is long.
     """
     hint = "Set readings.avro_schemas to files of the schemas that readings are written with."
     fields = schema.get("fields") if isinstance(schema, dict) else None
@@ -106,8 +113,11 @@ def _check(schema: Schema, rules: dict[str, Any]) -> str | None:
     except ValueError as error:
         raise ConfigurationError(f"A reading's schema is {error}.", hint=hint) from error
     for field in fields:
+        allowed = _SCALARS
+        if field["name"] in rules.get("known_ahead", ()) and _is_list_of_numbers(field["type"]):
+            allowed = _SCALARS | {"array"}
         for kind in _kinds(field["type"]):
-            if kind not in _SCALARS:
+            if kind not in allowed:
                 raise ConfigurationError(
                     f"Field {field['name']!r} of schema {schema['name']!r} holds {kind!r}; expected a single value.",
                     hint=hint,
@@ -129,6 +139,13 @@ def _check(schema: Schema, rules: dict[str, Any]) -> str | None:
 
 def _is_time(kind: dict[str, Any]) -> bool:
     return kind.get("logicalType") in _UNITS
+
+
+def _is_list_of_numbers(kind: Any) -> bool:
+    """Whether all lists that a field may hold are of numbers, or numbers and null."""
+    lists = [branch for branch in (kind if isinstance(kind, list) else [kind]) if _kinds(branch) == ["array"]]
+    items = [set(_kinds(branch["items"])) for branch in lists]
+    return all(found <= _NUMBERS | {"null"} and found & _NUMBERS for found in items)
 
 
 def _kinds(kind: Any) -> list[str]:

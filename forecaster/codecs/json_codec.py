@@ -43,6 +43,9 @@ class JsonCodec:
         time_field: JSON field with the event time, ISO 8601 text or a number; absent or null, it is the record's own.
         fields: JSON fields that are targets. With several, each is a stream of its own, ``id/field``.
         covariates: JSON fields handed on beside the value; numbers, ``nan`` where absent or null.
+        known_ahead: JSON fields with a list of what is known of the next steps, the next one first; numbers, ``nan``
+            where the list is absent, null, too short, or holds null.
+        horizon: H, leads that such a list is read for; what it holds beyond them is checked and passed over.
         time_unit: of numeric times: s, ms, us, ns, or auto.
         minimum: smallest value accepted.
         maximum: largest value accepted.
@@ -61,6 +64,8 @@ class JsonCodec:
         time_field: str = "timestamp",
         fields: tuple[str, ...] = ("value",),
         covariates: tuple[str, ...] = (),
+        known_ahead: tuple[str, ...] = (),
+        horizon: int = 0,
         time_unit: str = "auto",
         minimum: float = -1e30,
         maximum: float = 1e30,
@@ -77,24 +82,27 @@ class JsonCodec:
         self._time_field = time_field
         self._fields = fields
         self._covariates = covariates
+        self._known_ahead = known_ahead
+        self._horizon = horizon
         self._time_unit = time_unit
         self._minimum = minimum
         self._maximum = maximum
         self._max_id_bytes = max_id_bytes
         self._max_payload_bytes = max_payload_bytes
         self._max_future_seconds = max_future_seconds
-        self._reading = _typed_reading(id_field, time_field, fields, covariates)
+        self._reading = _typed_reading(id_field, time_field, fields, covariates, known_ahead)
         self._decode_typed = msgspec.json.Decoder(self._reading).decode
         self._target_attributes = [f"target_{number}" for number in range(len(fields))]
         self._covariate_attributes = [f"covariate_{number}" for number in range(len(covariates))]
-        self._has_one_target = len(fields) == 1 and not covariates
+        self._known_ahead_attributes = [f"known_ahead_{number}" for number in range(len(known_ahead))]
+        self._has_one_target = len(fields) == 1 and not covariates and not known_ahead
 
     def decode(self, raw: RawRecord) -> list[Observation | DeadLetter | Tombstone]:
         """What one record says: an observation or a dead letter for each target in it, or one for the whole record.
 
-        A record that is wrong as a whole (not JSON, no id, bad time, bad covariate, no target) gives one dead letter
-        without a field. With several targets a bad one gives a dead letter with its field, the good ones observations.
-        A null record value gives a tombstone for the key. The list is never empty.
+        A record that is wrong as a whole (not JSON, no id, bad time, bad covariate, bad list of what is known ahead, no
+        target) gives one dead letter without a field. With several targets a bad one gives a dead letter with its
+        field, the good ones observations. A null record value gives a tombstone for the key. The answer is never empty.
         """
         body = raw.value
         if body is None or len(body) > self._max_payload_bytes:
@@ -148,6 +156,14 @@ class JsonCodec:
         for name in self._covariate_attributes:
             value = getattr(reading, name)
             covariates.append(math.nan if value is None or value is UNSET else value)
+        future: list[float] = []
+        for name in self._known_ahead_attributes:
+            known = getattr(reading, name)
+            known = [] if known is None or known is UNSET else known
+            if not all(value is None or -math.inf < value < math.inf for value in known):
+                return None
+            self._extend(future, [math.nan if value is None else value for value in known])
+        told = tuple(future)
         answers: list[Observation | DeadLetter | Tombstone] = []
         is_alone = len(self._fields) == 1
         for field, name in zip(self._fields, self._target_attributes, strict=True):
@@ -159,7 +175,7 @@ class JsonCodec:
             elif not self._minimum <= value <= self._maximum:
                 return None
             stream_id = record_id if is_alone else f"{record_id}/{field}"
-            answers.append(Observation(stream_id, time, value, "" if is_alone else field, tuple(covariates)))
+            answers.append(Observation(stream_id, time, value, "" if is_alone else field, tuple(covariates), told))
         return answers or None
 
     def _read_slowly(self, raw: RawRecord) -> list[Observation | DeadLetter | Tombstone]:
@@ -170,6 +186,9 @@ class JsonCodec:
             record_id = self._record_id(reading.get(self._id_field), raw.key)
             time = self._time(reading.get(self._time_field), raw.timestamp)
             covariates = tuple(self._number(name, reading.get(name)) for name in self._covariates)
+            future: list[float] = []
+            for name in self._known_ahead:
+                self._extend(future, self._numbers(name, reading.get(name)))
             present = [name for name in self._fields if name in reading]
             if not present:
                 expected = " or ".join(self._fields)
@@ -177,7 +196,8 @@ class JsonCodec:
                 raise RecordError(Reason.ABSENT_VALUE, f"{expected}: expected the field, found {found}")
         except RecordError as error:
             return [dead_letter(raw, error)]
-        return [self._target(raw, record_id, time, name, reading[name], covariates) for name in present]
+        beside = covariates, tuple(future)
+        return [self._target(raw, record_id, time, name, reading[name], beside) for name in present]
 
     def _parse(self, body: bytes) -> dict[str, object]:
         if len(body) > self._max_payload_bytes:
@@ -279,8 +299,15 @@ class JsonCodec:
         return time
 
     def _target(
-        self, raw: RawRecord, record_id: str, time: float, name: str, found: object, covariates: tuple[float, ...]
+        self,
+        raw: RawRecord,
+        record_id: str,
+        time: float,
+        name: str,
+        found: object,
+        beside: tuple[tuple[float, ...], tuple[float, ...]],
     ) -> Observation | DeadLetter:
+        """One target; ``beside`` are covariates and what is known ahead, of the whole record."""
         field = "" if len(self._fields) == 1 else name
         try:
             value = self._number(name, found)
@@ -291,7 +318,22 @@ class JsonCodec:
                 )
         except RecordError as error:
             return dead_letter(raw, error, field)
-        return Observation(f"{record_id}/{field}" if field else record_id, time, value, field, covariates)
+        return Observation(f"{record_id}/{field}" if field else record_id, time, value, field, *beside)
+
+    def _extend(self, future: list[float], known: list[float]) -> None:
+        """Put what is known of one field behind that of those before it: H numbers, whatever was given."""
+        future.extend(known[: self._horizon])
+        future.extend([math.nan] * (self._horizon - len(known)))
+
+    def _numbers(self, name: str, found: object) -> list[float]:
+        """A list of finite numbers, ``nan`` where there is a null; empty for null."""
+        if found is None:
+            return []
+        if not isinstance(found, list):
+            raise RecordError(
+                Reason.WRONG_TYPE, f"{name}: expected a list of numbers or null, found {_describe(found)}"
+            )
+        return [self._number(f"{name}[{place}]", value) for place, value in enumerate(found)]
 
     def _number(self, name: str, found: object) -> float:
         """A finite number, or ``nan`` for null."""
@@ -338,23 +380,34 @@ def encode_dead_letter(letter: DeadLetter, *, topic: str) -> OutRecord:
 
 
 def _typed_reading(
-    id_field: str, time_field: str, fields: tuple[str, ...], covariates: tuple[str, ...]
+    id_field: str,
+    time_field: str,
+    fields: tuple[str, ...],
+    covariates: tuple[str, ...],
+    known_ahead: tuple[str, ...],
 ) -> type[msgspec.Struct]:
-    """A struct type whose attributes id, time, target_N and covariate_N are read from the configured JSON fields."""
+    """A struct type whose attributes id, time, target_N, covariate_N and known_ahead_N are read from the configured
+    JSON fields."""
     number = float | None | UnsetType
     attributes: list[tuple[str, Any, Any]] = [
         ("id", str | int | None | UnsetType, UNSET),
         ("time", str | int | float | None | UnsetType, UNSET),
     ]
     names = {"id": id_field, "time": time_field}
-    for kind, kind_names in (("target", fields), ("covariate", covariates)):
+    kinds: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("target", number, fields),
+        ("covariate", number, covariates),
+        ("known_ahead", list[float | None] | None | UnsetType, known_ahead),
+    ]
+    for kind, type_of_kind, kind_names in kinds:
         for index, name in enumerate(kind_names):
-            attributes.append((f"{kind}_{index}", number, UNSET))
+            attributes.append((f"{kind}_{index}", type_of_kind, UNSET))
             names[f"{kind}_{index}"] = name
     if not fields or len(set(names.values())) != len(names):
         raise ConfigurationError(
             f"Fields of a reading are {sorted(names.values())}; expected at least one target and no name twice.",
-            hint="Set readings.id_field, readings.time_field, readings.fields and readings.covariates.",
+            hint="Set readings.id_field, readings.time_field, readings.fields, readings.covariates and "
+            "readings.known_ahead.",
         )
     try:
         return msgspec.defstruct("Reading", attributes, rename=names, gc=False)

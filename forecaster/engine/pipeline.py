@@ -430,7 +430,7 @@ class Pipeline:
     ) -> tuple[Inputs, Float32Array | None]:
         """Take the readings in: scale, level and ring, then one step of the network."""
         anchor = c["anchor"][wave.slots]
-        inputs = self.encoder.tick(c, wave.slots, wave.times, wave.values, elapsed, wave.covariates)
+        inputs = self.encoder.tick(c, wave.slots, wave.times, wave.values, elapsed, wave.covariates, future=wave.future)
         self.pending.follow_anchor(c, wave.slots, anchor)
         return inputs, None if recurrent is None else recurrent.step(c, wave.slots, inputs.features)
 
@@ -449,7 +449,15 @@ class Pipeline:
         """
         ahead, seasonal = self.encoder.ahead(c, slots, inputs.origin, inputs.scale)
         at = Origins(
-            slots, inputs.features, inputs.origin, inputs.scale, c["change"][slots], c["level"][slots], ahead, seasonal
+            slots,
+            inputs.features,
+            inputs.origin,
+            inputs.scale,
+            c["change"][slots],
+            c["level"][slots],
+            ahead,
+            seasonal,
+            inputs.future,
         )
         usable = fell_back = adopted = np.zeros(len(slots), np.bool_)
         if recurrent is not None:

@@ -132,7 +132,10 @@ class PartitionTask:
         self._oldest = -np.inf  # no stream's clock is before this, once waves being built are stepped
         self._network: Callable[[str], RecurrentExpert] | None = None  # for a replay across a switch
         self._reorder = ReorderBuffer(rules.max_lateness_seconds)
-        self._builder = WaveBuilder(max_wave=rules.max_wave, covariates=pipeline.encoder.covariates)
+        encoder = pipeline.encoder
+        self._builder = WaveBuilder(
+            max_wave=rules.max_wave, covariates=encoder.covariates, future=encoder.future_inputs
+        )
         self._readings: list[tuple[RawRecord, Observation]] = []  # by tag, of the waves being built
         self._made: list[tuple[int, OutRecord]] = []  # since the last flush, each with its place among the arrivals
 
@@ -356,6 +359,7 @@ class PartitionTask:
                 step.answers.times,
                 step.answers.values,
                 [observation.covariates for _, observation in answered],
+                [observation.future for _, observation in answered],
             )
             if (found := step.answers.verdicts) is not None:
                 for row in np.flatnonzero(found.raised | found.cleared).tolist():

@@ -29,6 +29,8 @@ class Wave:
     """What the caller knows each reading by, ``[B]``."""
     group: str = DEFAULT
     """Of all its streams: one network answers them."""
+    future: FloatArray | None = None
+    """What is known of each lead, ``[B, K·H]``; ``None`` when nothing known ahead is configured."""
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -36,14 +38,20 @@ class Wave:
     def take(self, rows: IntArray) -> Wave:
         """The readings at these rows."""
         covariates = None if self.covariates is None else self.covariates[rows]
-        return Wave(self.slots[rows], self.times[rows], self.values[rows], covariates, self.tags[rows], self.group)
+        future = None if self.future is None else self.future[rows]
+        return Wave(
+            self.slots[rows], self.times[rows], self.values[rows], covariates, self.tags[rows], self.group, future
+        )
 
     def padded(self) -> Wave:
         """The same readings, filled up with the scratch slot to whole tiles."""
         extra = -len(self) % WAVE_TILE
         if extra == 0:
             return self
-        covariates = None if self.covariates is None else np.pad(self.covariates, ((0, extra), (0, 0)))
+        covariates, future = (
+            None if beside is None else np.pad(beside, ((0, extra), (0, 0)))
+            for beside in (self.covariates, self.future)
+        )
         return Wave(
             np.pad(self.slots, (0, extra), constant_values=SCRATCH),
             np.pad(self.times, (0, extra)),
@@ -51,6 +59,7 @@ class Wave:
             covariates,
             np.pad(self.tags, (0, extra), constant_values=-1),
             self.group,
+            future,
         )
 
 
@@ -63,11 +72,12 @@ class WaveBuilder:
     Args:
         max_wave: most streams in a wave.
         covariates: C.
+        future: K·H, numbers known ahead.
     """
 
-    def __init__(self, *, max_wave: int, covariates: int) -> None:
+    def __init__(self, *, max_wave: int, covariates: int, future: int = 0) -> None:
         self._max_wave = max_wave
-        self._covariates = covariates
+        self._covariates, self._future = covariates, future
         self._layers: list[dict[str, list[tuple[int, Observation, int]]]] = []
         """By group, readings of streams that have had as many before."""
         self._depth: dict[int, int] = {}
@@ -90,9 +100,11 @@ class WaveBuilder:
             for start in range(0, len(readings), self._max_wave)
         )
         for group, part in parts:
-            covariates = None
+            covariates = future = None
             if self._covariates:
                 covariates = np.array([entry[1].covariates for entry in part], np.float64)
+            if self._future:
+                future = np.array([entry[1].future for entry in part], np.float64)
             yield Wave(
                 np.array([entry[0] for entry in part], np.int64),
                 np.array([entry[1].time for entry in part], np.float64),
@@ -100,4 +112,5 @@ class WaveBuilder:
                 covariates,
                 np.array([entry[2] for entry in part], np.int64),
                 group,
+                future,
             )

@@ -20,12 +20,17 @@ _LIMIT = 1e3  # scaled units; weights that answer beyond this belong to another 
 def lag_inputs(encoder: SeriesEncoder) -> LagInputs:
     """What the linear forecast is shown, in serving and training alike."""
     return LagInputs(
-        lags=LAGS, horizon=encoder.horizon, features=len(encoder.feature_names), ring_steps=encoder.ring_steps
+        lags=LAGS,
+        horizon=encoder.horizon,
+        features=len(encoder.feature_names),
+        ring_steps=encoder.ring_steps,
+        future=encoder.future_inputs,
     )
 
 
 class LinearExpert:
-    """A ridge regression over lags, seasons and inputs, fitted by the trainer for all streams of a group and for each.
+    """A ridge regression over lags, seasons, inputs and what is known ahead, fitted by the trainer for all streams of a
+    group and for each.
 
     Streams that it was not trained on are answered by the weights of all; whose own weights serve whom is looked up by
     name at every reading, so that nothing is remembered.
@@ -55,6 +60,7 @@ class LinearExpert:
             scale=at.scale,
             features=at.features,
             ahead=at.ahead,
+            future=at.future,
         )
         made = self._linear.points(rows, own)
         if np.abs(made).max() < _LIMIT:  # and none is nan

@@ -73,7 +73,10 @@ class RecurrentExpert:
         ``[B, H, Q]``; and whose are usable, ``[B]``."""
         with torch.inference_mode():
             made = self.network.quantiles(
-                torch.from_numpy(top), torch.from_numpy(at.features), torch.from_numpy(at.ahead)
+                torch.from_numpy(top),
+                torch.from_numpy(at.features),
+                torch.from_numpy(at.ahead),
+                None if at.future is None else torch.from_numpy(at.future),
             ).numpy()
         if np.abs(at.ahead).max() <= LOOK_AHEAD_CLIP and np.abs(made).max() < _LIMIT:  # neither holds a nan then
             return made, np.ones(len(made), np.bool_)

@@ -19,38 +19,43 @@ itself almost exactly, and then the season before is the forecast.
 class QuantileHead(nn.Module):
     """Quantiles of ``(y - x_t) / v`` for H leads in one pass.
 
-    A SiLU layer over the body's output and the seasonal look-ahead gives a median and non-negative distances between
-    neighbouring quantiles, which are summed outwards from it: order holds for any weights. A linear highway from the
-    inputs and the look-ahead to the medians starts at zero, so that a seasonal pattern that merely repeats need not
-    pass through the cell.
+    A SiLU layer over the body's output, the seasonal look-ahead and what is known ahead gives a median and non-negative
+    distances between neighbouring quantiles, which are summed outwards from it: order holds for any weights. A linear
+    highway from the inputs, the look-ahead and what is known ahead to the medians starts at zero, so that a seasonal
+    pattern that merely repeats, or a plan, need not pass through the cell.
     """
 
-    def __init__(self, *, hidden: int, features: int, horizon: int, levels: int, head_width: int) -> None:
+    def __init__(
+        self, *, hidden: int, features: int, horizon: int, levels: int, head_width: int, future: int = 0
+    ) -> None:
         super().__init__()
         self.horizon = horizon
         self.levels = levels
-        self.enter = nn.Linear(hidden + horizon, head_width)
+        self.enter = nn.Linear(hidden + horizon + future, head_width)
         self.leave = nn.Linear(head_width, horizon * levels)
-        self.highway = nn.Linear(features + horizon, horizon, bias=False)
+        self.highway = nn.Linear(features + horizon + future, horizon, bias=False)
         nn.init.zeros_(self.highway.weight)
 
-    def forward(self, top: Tensor, inputs: Tensor, ahead: Tensor) -> Tensor:
+    def forward(self, top: Tensor, inputs: Tensor, ahead: Tensor, future: Tensor | None = None) -> Tensor:
         """Quantiles in units of each stream's scale, relative to its last value.
 
         Args:
             top: output of the body, ``[..., D]``.
             inputs: what the body was fed at the same tick, ``[..., F]``.
             ahead: seasonal look-ahead per lead, not clipped, ``[..., H]``; zeros where there is no season.
+            future: what is known ahead, as the encoder gives it, ``[..., K·H]``; ``None`` for a head that is shown
+                none.
 
         Returns:
             ``[..., H, Q]``, rising along the last axis.
         """
         near = ahead.clamp(-LOOK_AHEAD_CLIP, LOOK_AHEAD_CLIP)
-        entered = F.silu(linear(torch.cat((top, near), dim=-1), self.enter.weight, self.enter.bias))
+        told = (near,) if future is None else (near, future)
+        entered = F.silu(linear(torch.cat((top, *told), dim=-1), self.enter.weight, self.enter.bias))
         raw = linear(entered, self.leave.weight, self.leave.bias)
         raw = raw.reshape(*raw.shape[:-1], self.horizon, self.levels)  # [..., H, Q]
         middle = self.levels // 2
-        highway = linear(torch.cat((inputs, near), dim=-1), self.highway.weight)  # [..., H]
+        highway = linear(torch.cat((inputs, *told), dim=-1), self.highway.weight)  # [..., H]
         median: Tensor = raw[..., middle] + highway + (ahead - near)
         if self.levels == 1:
             return median.unsqueeze(-1)

@@ -31,6 +31,8 @@ class HyperParameters(msgspec.Struct, frozen=True, kw_only=True):
     """All F inputs in the order the series encoder makes them."""
     used_features: tuple[str, ...]
     """Those that reach the network; the others are held at zero, so that it never extrapolates on them."""
+    future_inputs: int = 0
+    """Numbers known ahead that the head is shown at every origin, K·H: each input's at every lead; 0 has none."""
     linear_inputs: int = 0
     """Inputs of the linear forecast that is shipped beside the network (`LagInputs.width`); 0 has none."""
     linear_streams: int = 0
@@ -48,6 +50,8 @@ class HyperParameters(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in (("linear_inputs", self.linear_inputs), ("linear_streams", self.linear_streams)):
             if value < 0:
                 raise ValueError(f"{name} is {value}, expected 0 or more")
+        if self.future_inputs < 0 or self.future_inputs % self.horizon:
+            raise ValueError(f"future_inputs is {self.future_inputs}, expected a multiple of horizon {self.horizon}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout is {self.dropout}, expected 0 or more and below 1")
         if self.cell not in ("rnn", "lstm", "gru") or self.activation not in ("tanh", "relu"):

@@ -38,6 +38,7 @@ class RecurrentForecaster(nn.Module):
             horizon=hp.horizon,
             levels=len(hp.quantile_levels),
             head_width=hp.head_width,
+            future=hp.future_inputs,
         )
         self.linear = LinearForecast(hp.linear_inputs, hp.horizon, hp.linear_streams) if hp.linear_inputs else None
         used = [float(name in hp.used_features) for name in hp.feature_names]
@@ -77,16 +78,17 @@ class RecurrentForecaster(nn.Module):
         tops, after = self.body(x * self.feature_mask, hidden)
         return tops, after
 
-    def quantiles(self, top: Tensor, inputs: Tensor, ahead: Tensor) -> Tensor:
+    def quantiles(self, top: Tensor, inputs: Tensor, ahead: Tensor, future: Tensor | None = None) -> Tensor:
         """Quantiles of all leads from what `step` or `forward` gave at the same ticks.
 
         Args:
             top: ``[..., D]``.
             inputs: the same features that were stepped, unmasked, ``[..., F]``.
             ahead: seasonal look-ahead as the encoder gives it, not clipped, ``[..., H]``.
+            future: what is known ahead, likewise, ``[..., K·H]``; ``None`` where ``hp.future_inputs`` is 0.
 
         Returns:
             ``[..., H, Q]`` in units of ``(y - x_t) / v``, rising along the last axis.
         """
-        answer: Tensor = self.head(self.dropout(top), inputs * self.feature_mask, ahead)
+        answer: Tensor = self.head(self.dropout(top), inputs * self.feature_mask, ahead, future)
         return answer

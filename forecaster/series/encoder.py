@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
+from forecaster.series.standardising import standardise
 
 CLIP = 8.0
 """Bound of scaled differences: beyond eight times the usual change more is not more informative."""
@@ -26,7 +27,6 @@ _CHANGE_CAP = 5.0
 _DAY = 86_400.0
 _ANCHOR_REACH = 8_192.0  # scales; single precision then shows a two-thousandth of the scale
 _SMALLEST = 1e-30  # scale of a stream that has shown nothing yet
-_LARGEST_COVARIATE = 1e30  # beyond it the running mean, in single precision, would be lost
 
 
 class Inputs(NamedTuple):
@@ -38,6 +38,8 @@ class Inputs(NamedTuple):
     """Last observed value x_t, ``[B]``; 0 for a stream that has not had one."""
     scale: FloatArray
     """Scale v_t, ``[B]``, always positive."""
+    future: Float32Array | None = None
+    """What is known of each lead, input after input, ``[B, K·H]``; ``None`` where nothing is known ahead."""
 
 
 class SeriesEncoder:
@@ -47,16 +49,18 @@ class SeriesEncoder:
         ring_steps: R, recent ticks kept per stream.
         horizon: H, leads for which `ahead` looks a season back.
         covariates: C, past covariates per reading.
+        known_ahead: K, inputs whose values at the H leads are known when the reading is made.
 
     Scale: ``v ← (1−a)·v + a·min(|x−x₋ₘ|, 5v)`` with ``a = 1/168`` (a plain mean before that many values), m the
     season or 1. While v is at its floor, as after a constant start, the cap is lifted, so that a stream that comes to
     life is scaled at once.
     """
 
-    def __init__(self, *, ring_steps: int, horizon: int, covariates: int = 0) -> None:
+    def __init__(self, *, ring_steps: int, horizon: int, covariates: int = 0, known_ahead: int = 0) -> None:
         self.ring_steps = ring_steps
         self.horizon = horizon
         self.covariates = covariates
+        self.known_ahead = known_ahead
         self.columns: tuple[Column, ...] = (
             Column("value", "f8"),  # last observed value
             Column("anchor", "f8"),  # a value the stream has had; the ring is kept relative to it, in single precision
@@ -78,6 +82,12 @@ class SeriesEncoder:
                 Column("covariate_seen", "i4", (covariates,)),
                 Column("ring_covariates", "f2", (ring_steps, covariates)),  # as the network sees them
             )
+        if known_ahead:  # no ring of them: they enter at the head, which sees the present reading's alone
+            self.columns += (
+                Column("known_ahead_mean", "f4", (known_ahead,)),
+                Column("known_ahead_spread", "f4", (known_ahead,)),
+                Column("known_ahead_seen", "i4", (known_ahead,)),
+            )
         self.feature_names = (
             "change",
             "from_level",
@@ -93,6 +103,11 @@ class SeriesEncoder:
             *(f"covariate_{k}" for k in range(covariates)),
         )
 
+    @property
+    def future_inputs(self) -> int:
+        """K·H, numbers known ahead at every reading."""
+        return self.known_ahead * self.horizon
+
     def tick(
         self,
         c: Columns,
@@ -103,6 +118,7 @@ class SeriesEncoder:
         covariates: FloatArray | Float32Array | None = None,
         *,
         standardised: bool = False,
+        future: FloatArray | None = None,
     ) -> Inputs:
         """Take one step of each of these streams in and give the network's inputs for it.
 
@@ -114,6 +130,8 @@ class SeriesEncoder:
             elapsed: time since the tick before, in steps, ``[B]``.
             covariates: ``[B, C]``, ``nan`` where absent.
             standardised: the covariates come from the ring, as the network saw them once.
+            future: what is known of each lead, input after input, ``[B, K·H]``, ``nan`` where it is not; ``None`` for
+                ticks that nothing is known at, which leave what is remembered of these inputs alone.
         """
         self._move_anchor(c, slots, values)
         tick, missing = c["tick"][slots], np.isnan(values)
@@ -155,7 +173,7 @@ class SeriesEncoder:
             c["ring_covariates"][slots, position] = covariate_inputs
         c["value"][slots], c["anchor"][slots], c["tick"][slots], c["seen"][slots] = x, anchor, tick + 1, seen
         c["since_observed"][slots] = np.where(missing, since, 0.0)
-        return Inputs(features, x, scale)
+        return Inputs(features, x, scale, self._future_inputs(c, slots, future))
 
     def skip(self, c: Columns, slot: int, steps: int) -> None:
         """Let a stream's clock pass ``steps`` empty ticks without making inputs: the ring repeats the last value.
@@ -300,17 +318,25 @@ class SeriesEncoder:
             return np.zeros((len(slots), self.covariates), np.float32)
         if standardised:
             return covariates.astype(np.float32)
-        absent = ~(np.abs(covariates) <= _LARGEST_COVARIATE)
-        seen = c["covariate_seen"][slots] + ~absent
-        mean, spread = c["covariate_mean"][slots], c["covariate_spread"][slots]
-        weight = np.where(absent, 0.0, 1.0 / np.clip(seen, 1, _LONG_MEMORY))
-        # In the precision of the mean: else the dust of rounding would be all that a constant covariate shows.
-        value = np.where(absent, mean, covariates).astype(np.float32)
-        mean = (mean + (value - mean) * weight).astype(np.float32)
-        spread = (spread + (np.abs(value - mean) - spread) * weight).astype(np.float32)
-        c["covariate_seen"][slots], c["covariate_mean"][slots], c["covariate_spread"][slots] = seen, mean, spread
-        scaled = (value - mean) / np.maximum(1.2533 * spread, 1e-9 * np.abs(mean) + _SMALLEST)
-        return np.clip(np.where(absent, 0.0, scaled), -CLIP, CLIP).astype(np.float32)
+        return self._standardised(c, "covariate", slots, covariates[:, :, None])[:, :, 0]
+
+    def _future_inputs(self, c: Columns, slots: IntArray, future: FloatArray | None) -> Float32Array | None:
+        """What is known ahead, each input by its own running mean and spread over all leads; 0 where it is not."""
+        if not self.known_ahead:
+            return None
+        if future is None:
+            return np.zeros((len(slots), self.future_inputs), np.float32)
+        leads = future.reshape(len(slots), self.known_ahead, self.horizon)
+        return self._standardised(c, "known_ahead", slots, leads).reshape(future.shape)
+
+    @staticmethod
+    def _standardised(c: Columns, kind: str, slots: IntArray, values: FloatArray | Float32Array) -> Float32Array:
+        """Learn from values of one kind and measure them by what was learnt, both ``[B, N, V]``."""
+        names = [f"{kind}_{part}" for part in ("mean", "spread", "seen")]
+        shown, *learnt = standardise(values, *(c[name][slots] for name in names), bound=CLIP)
+        for name, column in zip(names, learnt, strict=True):
+            c[name][slots] = column
+        return shown
 
 
 def _middle(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:

@@ -18,7 +18,8 @@ _REPEATS = _CYCLES[1:]  # the first is the look-ahead
 
 
 class LagInputs:
-    """Lags, seasonal look-ahead, profile over past seasons and the network's own inputs, as one row a stream.
+    """Lags, seasonal look-ahead, profile over past seasons and the network's own inputs, as one row a stream; behind
+    them what is known ahead.
 
     Serving looks back into the ring, training into the history: both through this. All are differences to the last
     value in units of the scale, within ±8; what a stream does not have yet is 0.
@@ -28,13 +29,15 @@ class LagInputs:
         horizon: H.
         features: F, inputs of the network.
         ring_steps: R, how far back a stream is remembered.
+        future: K·H, numbers known ahead.
     """
 
-    def __init__(self, *, lags: int, horizon: int, features: int, ring_steps: int) -> None:
+    def __init__(self, *, lags: int, horizon: int, features: int, ring_steps: int, future: int = 0) -> None:
         self.lags = min(lags, ring_steps - 1)
         self.horizon = horizon
         self.ring_steps = ring_steps
-        self.width = self.lags + features + 2 * horizon + 1
+        self._level = self.lags + features + 2 * horizon  # place of the mean of past seasons at the origin's phase
+        self.width = self._level + 1 + future
         self._back = np.arange(1, self.lags + 1)
         self._lead = np.arange(horizon)
         self._of_season: dict[int, IntArray] = {}  # ticks that streams of the last season met look back on
@@ -49,6 +52,7 @@ class LagInputs:
         scale: FloatArray,
         features: Float32Array,
         ahead: Float32Array,
+        future: Float32Array | None = None,
     ) -> Float32Array:
         """``[B, width]``.
 
@@ -59,6 +63,7 @@ class LagInputs:
             origin, scale: x_t and v_t, ``[B]``.
             features: ``[B, F]``.
             ahead: ``[B, H]``.
+            future: ``[B, K·H]``; ``None`` where nothing is known ahead.
         """
         held = np.minimum(ticks, self.ring_steps)
         cycle, shortest = int(season[0]), int(held.min())
@@ -67,6 +72,9 @@ class LagInputs:
         start = self.lags + inputs
         rows[:, self.lags : start] = features
         rows[:, start : start + horizon] = _clipped(ahead)
+        level = self._level
+        if future is not None:
+            rows[:, level + 1 :] = future
         if (season == cycle).all():
             back = self._back_alike(cycle, shortest)
             if shortest == held.max() or shortest > back.max(initial=0):
@@ -89,10 +97,10 @@ class LagInputs:
         if has_repeats:
             repeated, here = self.lags, self.lags + len(_REPEATS) * horizon
             shape = (len(ticks), len(_REPEATS), horizon)
-            rows[:, start + horizon : -1] = _clipped(
+            rows[:, start + horizon : level] = _clipped(
                 _mean(relative[:, repeated:here].reshape(shape), known[:, repeated:here].reshape(shape))
             )
-            rows[:, -1:] = _clipped(_mean(relative[:, here:, None], known[:, here:, None]))
+            rows[:, level : level + 1] = _clipped(_mean(relative[:, here:, None], known[:, here:, None]))
         return rows
 
     def _back_alike(self, cycle: int, held: int) -> IntArray:
@@ -126,11 +134,11 @@ class LagInputs:
         rows[:, :lags] = np.clip(relative[:, :lags], -CLIP, CLIP, out=relative[:, :lags])
         if len(back) > lags:
             here = lags + len(_REPEATS) * horizon
-            shape = (len(_REPEATS), horizon)
-            rows[:, start:-1] = _clipped(
+            shape, level = (len(_REPEATS), horizon), self._level
+            rows[:, start:level] = _clipped(
                 _mean(relative[:, lags:here].reshape(-1, *shape), known[lags:here].reshape(1, *shape))
             )
-            rows[:, -1:] = _clipped(_mean(relative[:, here:, None], known[None, here:, None]))
+            rows[:, level : level + 1] = _clipped(_mean(relative[:, here:, None], known[None, here:, None]))
 
     def _seasons_back(self, season: IntArray) -> IntArray:
         """Ticks back to the same phase as each lead, two to seven seasons ago, and as the origin, one to seven,

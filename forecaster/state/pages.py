@@ -54,8 +54,8 @@ _CHECKSUM = slice(44, 48)
 _HINT = "The state topic holds bytes that this program did not write so; the runbook says how to begin without them."
 _SETTINGS_HINT = (
     "Settings that shape a stream's state changed: forecast.horizon, forecast.quantiles, streams.ring_steps, "
-    "readings.covariates, model.cell, model.layers or model.hidden. Go back to those it was written under, or begin "
-    "without what was learnt: `forecaster reset`."
+    "readings.covariates, readings.known_ahead, model.cell, model.layers or model.hidden. Go back to those it was "
+    "written under, or begin without what was learnt: `forecaster reset`."
 )
 _FORMAT_1_COLUMNS = frozenset(
     {

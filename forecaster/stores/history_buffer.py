@@ -27,6 +27,7 @@ class HistoryBuffer:
     Args:
         max_readings_per_stream: older ones are forgotten.
         covariates: C per reading.
+        future: K·H, numbers known ahead at each reading.
         excluded: by stream, event times from and to that are no trainer's to see.
         max_bytes: of readings kept; of more streams than fit a choice drawn from the seed is kept (`StreamBudget`).
         seed: of the choice.
@@ -37,19 +38,21 @@ class HistoryBuffer:
         *,
         max_readings_per_stream: int,
         covariates: int = 0,
+        future: int = 0,
         excluded: Periods | None = None,
         max_bytes: int = 2**40,
         seed: int = 0,
     ) -> None:
         self._excluded = excluded or {}
-        self._budget = StreamBudget(max_bytes=max_bytes, reading_bytes=8 * (2 + covariates), seed=seed)
+        self._budget = StreamBudget(max_bytes=max_bytes, reading_bytes=8 * (2 + covariates + future), seed=seed)
         self._trimmed: set[str] = set()
         """Streams that were as long as they become: they take no more memory than is counted."""
         self._anomalies: dict[str, list[tuple[float, float]]] = {}
         """By stream, event times from and, not included, to; endless while an anomaly is open."""
         self._limit = max_readings_per_stream
-        self._covariates = covariates
+        self._covariates, self._beside = covariates, covariates + future
         self._streams: dict[str, tuple[array[float], array[float], array[float]]] = {}
+        """By stream times, values, and what stands beside each: covariates, then what is known ahead."""
 
     def add(
         self,
@@ -57,10 +60,12 @@ class HistoryBuffer:
         times: Sequence[float] | FloatArray,
         values: Sequence[float] | FloatArray,
         covariates: Sequence[tuple[float, ...]],
+        future: Sequence[tuple[float, ...]] | None = None,
     ) -> None:
         """One wave of accepted readings; ``nan`` is missing."""
-        rows = zip(stream_ids, np.asarray(times).tolist(), np.asarray(values).tolist(), covariates, strict=True)
-        for stream_id, time, value, beside in rows:
+        known = [()] * len(stream_ids) if future is None else future
+        rows = zip(stream_ids, np.asarray(times).tolist(), np.asarray(values).tolist(), covariates, known, strict=True)
+        for stream_id, time, value, *beside in rows:
             columns = self._streams.get(stream_id)
             if columns is None:
                 if not self._budget.admits(stream_id):
@@ -68,11 +73,12 @@ class HistoryBuffer:
                 columns = self._streams[stream_id] = (array("d"), array("d"), array("d"))
             columns[0].append(time)
             columns[1].append(value)
-            columns[2].extend(beside)
+            for numbers in beside:
+                columns[2].extend(numbers)
             if len(columns[0]) % _CHARGED_READINGS == 1 and stream_id not in self._trimmed:
                 self._charge(stream_id)
             if len(columns[0]) >= 2 * self._limit:
-                del columns[0][: self._limit], columns[1][: self._limit], columns[2][: self._limit * self._covariates]
+                del columns[0][: self._limit], columns[1][: self._limit], columns[2][: self._limit * self._beside]
                 self._trimmed.add(stream_id)
 
     def _charge(self, stream_id: str) -> None:
@@ -99,8 +105,10 @@ class HistoryBuffer:
         series = {}
         for stream_id, (times, values, beside) in self._streams.items():
             keep = slice(-self._limit, None)
-            covariates = np.array(beside).reshape(-1, self._covariates)[keep] if self._covariates else None
-            series[stream_id] = Series(np.array(times)[keep], np.array(values)[keep], covariates)
+            numbers = np.array(beside).reshape(len(times), self._beside)[keep]
+            series[stream_id] = Series.with_beside(
+                np.array(times)[keep], np.array(values)[keep], numbers, covariates=self._covariates
+            )
         self._forget_anomalies(series)
         found = History(series).between(newest - window_seconds, newest)
         return found.without(self._excluded).flag(self._anomalies)

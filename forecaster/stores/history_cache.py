@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _MAGIC = b"FCBLOCK\n"
 _HEAD_BYTES = len(_MAGIC) + 32
-_FORMAT = 1
+_FORMAT = 2
 
 
 class HistoryCache:
@@ -73,7 +73,7 @@ class HistoryCache:
         """Keep a block; where that fails, a warning says so once, and the block is read again another time."""
         arrays = {
             name: np.ascontiguousarray(getattr(block, name))
-            for name in ("stream", "offsets", "times", "values", "covariates")
+            for name in ("stream", "offsets", "times", "values", "covariates", "future")
         }
         metadata = {
             "identity": self._identity,

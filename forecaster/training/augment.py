@@ -35,6 +35,9 @@ def altered_copies(
 ) -> list[Ticks]:
     """``plan.copies`` of each of these streams, stream after stream.
 
+    What was known ahead stays where it was, and so do the values that follow it: a stream that has any is not drawn
+    anew in blocks, which would teach that plans mean nothing.
+
     Args:
         ticks: training part of each stream.
         season_steps: season of each in steps, 0 none, ``[N]``.
@@ -45,7 +48,7 @@ def altered_copies(
     for stream, season in zip(ticks, season_steps, strict=True):
         for _ in range(plan.copies):
             values = stream.values
-            if plan.bootstrap:
+            if plan.bootstrap and stream.future is None:
                 values = bootstrap_series(values, int(season), rng)
             if plan.warp:
                 values = magnitude_warp(values, plan.warp, rng)

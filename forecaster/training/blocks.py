@@ -31,6 +31,8 @@ class HistoryBlock(NamedTuple):
     """``nan`` is missing, ``[n]``."""
     covariates: FloatArray
     """``[n, C]``"""
+    future: FloatArray
+    """What was known ahead at each reading, ``[n, K·H]``."""
     forgotten: tuple[tuple[int, str], ...]
     """Tombstones: offset and record id."""
 
@@ -40,13 +42,14 @@ class BlockBuilder:
 
     Args:
         covariates: C, of each reading.
+        future: K·H, numbers known ahead at each reading.
     """
 
-    def __init__(self, covariates: int = 0) -> None:
-        self._covariates = covariates
+    def __init__(self, covariates: int = 0, future: int = 0) -> None:
+        self._covariates, self._future = covariates, future
         self._places: dict[str, int] = {}
         self._stream, self._offsets = array("q"), array("q")
-        self._times, self._values, self._beside = array("d"), array("d"), array("d")
+        self._times, self._values, self._beside, self._known = array("d"), array("d"), array("d"), array("d")
         self._forgotten: list[tuple[int, str]] = []
 
     def take(self, offset: int, items: Iterable[Observation | DeadLetter | Tombstone]) -> None:
@@ -58,6 +61,7 @@ class BlockBuilder:
                 self._times.append(item.time)
                 self._values.append(item.value)
                 self._beside.extend(item.covariates)
+                self._known.extend(item.future)
             elif isinstance(item, Tombstone):
                 self._forgotten.append((offset, item.record_id))
 
@@ -70,6 +74,7 @@ class BlockBuilder:
             times=np.array(self._times),
             values=np.array(self._values),
             covariates=np.array(self._beside).reshape(len(self._times), self._covariates),
+            future=np.array(self._known).reshape(len(self._times), self._future),
             forgotten=tuple(self._forgotten),
         )
 
@@ -82,6 +87,7 @@ class HistoryCollector:
 
     Args:
         covariates: C, of each reading.
+        future: K·H, numbers known ahead at each reading.
         takes: says of a stream whether it is gathered.
         max_bytes: of readings kept.
         max_streams: streams kept.
@@ -93,20 +99,22 @@ class HistoryCollector:
         self,
         covariates: int = 0,
         *,
+        future: int = 0,
         takes: Callable[[str], bool] = lambda stream_id: True,
         max_bytes: int = 2**40,
         max_streams: int | None = None,
         max_readings_per_stream: int = 2**40,
         seed: int = 0,
     ) -> None:
-        self._covariates, self._takes, self._limit = covariates, takes, max_readings_per_stream
+        self._covariates, self._beside = covariates, covariates + future
+        self._takes, self._limit = takes, max_readings_per_stream
         self._budget = StreamBudget(
-            max_bytes=max_bytes, reading_bytes=_NUMBER_BYTES * (2 + covariates), max_streams=max_streams, seed=seed
+            max_bytes=max_bytes, reading_bytes=_NUMBER_BYTES * (2 + self._beside), max_streams=max_streams, seed=seed
         )
         self._seen: set[int] = set()
         """Ranks of all streams that are taken: of those refused no name is kept."""
         self._columns: dict[str, tuple[array[float], array[float], array[float]]] = {}
-        """Newest reading first; covariates of a reading in their order."""
+        """Newest reading first; of a reading its covariates in their order, then what was known ahead."""
         self._forgotten: dict[int, set[str]] = {}
         """Record ids by partition of which an older block says nothing that counts."""
 
@@ -151,10 +159,12 @@ class HistoryCollector:
         streams = {}
         while self._columns:
             stream_id, (times, values, beside) = self._columns.popitem()
-            covariates = None
-            if self._covariates:
-                covariates = np.array(beside).reshape(len(times), self._covariates)[::-1].copy()
-            streams[stream_id] = Series(np.array(times)[::-1].copy(), np.array(values)[::-1].copy(), covariates)
+            streams[stream_id] = Series.with_beside(
+                np.array(times)[::-1].copy(),
+                np.array(values)[::-1].copy(),
+                np.array(beside).reshape(len(times), self._beside)[::-1].copy(),
+                covariates=self._covariates,
+            )
         return History(dict(sorted(streams.items())))
 
     def _take(self, stream_id: str, block: HistoryBlock, rows: IntArray) -> None:
@@ -163,8 +173,11 @@ class HistoryCollector:
             return
         columns = self._columns.setdefault(stream_id, (array("d"), array("d"), array("d")))
         newest_first = rows[::-1][: self._limit - len(columns[0])]
-        for column, source in zip(columns, (block.times, block.values, block.covariates), strict=True):
-            column.frombytes(np.ascontiguousarray(source[newest_first], np.float64).tobytes())
+        beside = np.concatenate((block.covariates[newest_first], block.future[newest_first]), axis=1)
+        for column, source in zip(
+            columns, (block.times[newest_first], block.values[newest_first], beside), strict=True
+        ):
+            column.frombytes(np.ascontiguousarray(source, np.float64).tobytes())
         for refused in self._budget.grow(stream_id, len(newest_first)):
             del self._columns[refused]
 

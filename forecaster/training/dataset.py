@@ -36,6 +36,12 @@ class Batch(NamedTuple):
     """``[B, K, H]``"""
     observed: Tensor
     """``[B, K, H]``"""
+    future: Tensor | None = None
+    """What was known ahead at the origins, ``[B, K, N]``; ``None`` where nothing was."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch._make(None if tensor is None else tensor.to(device) for tensor in self)
 
 
 class WindowDataset:
@@ -140,11 +146,12 @@ class WindowDataset:
             torch.from_numpy(ahead),
             torch.from_numpy(target),
             torch.from_numpy(observed),
+            None if data.future is None else torch.from_numpy(data.future[at]),
         )
 
 
 def mix_up(first: Batch, second: Batch, weight: FloatArray) -> Batch:
-    """Windows that lie between those of two batches: inputs, look-ahead and targets alike.
+    """Windows that lie between those of two batches: inputs, look-ahead, what was known ahead and targets alike.
 
     A target is observed where both are, and where the weight is 1 as in the first batch.
 
@@ -165,4 +172,5 @@ def mix_up(first: Batch, second: Batch, weight: FloatArray) -> Batch:
         between(first.ahead, second.ahead),
         between(first.target, second.target),
         first.observed & (second.observed | (share == 1.0)),
+        None if first.future is None or second.future is None else between(first.future, second.future),
     )

@@ -35,6 +35,8 @@ class EncodedHistory(NamedTuple):
     """Rows with at least two values behind them: before that there is no scale, ``[M]``."""
     flagged: BoolArray | None = None
     """Rows whose value was flagged as an anomaly, ``[M]``; ``None`` where nobody has looked."""
+    future: Float32Array | None = None
+    """What was known ahead, ``[M, K·H]``; ``None`` where nothing was."""
 
     def targets(self, rows: IntArray, horizon: int) -> tuple[Float32Array, BoolArray]:
         """Normalised targets ``(y_{t+h} - x_t) / v_t`` of leads 1..H at these rows, and which were observed.
@@ -66,15 +68,11 @@ def encode(encoder: SeriesEncoder, ticks: Sequence[Ticks], season_steps: IntArra
     values, times, elapsed, skipped = (
         np.concatenate([getattr(t, name) for t in ticks]) for name in ("values", "times", "elapsed", "skipped")
     )
-    covariates = None
-    if encoder.covariates:
-        blank = [np.full((len(t.times), encoder.covariates), np.nan) for t in ticks]
-        covariates = np.concatenate(
-            [b if t.covariates is None else t.covariates for t, b in zip(ticks, blank, strict=True)]
-        )
-
+    covariates = _beside([t.covariates for t in ticks], lengths, encoder.covariates)
+    known = _beside([t.future for t in ticks], lengths, encoder.future_inputs)
     features = np.empty((total, len(encoder.feature_names)), np.float32)
     ahead = np.zeros((total, encoder.horizon), np.float32) if season_steps.any() else None
+    future = np.empty((total, encoder.future_inputs), np.float32) if encoder.future_inputs else None
     origin, scale, seen = np.empty(total), np.empty(total), np.empty(total, np.int64)
 
     order = np.argsort(-lengths, kind="stable")
@@ -87,10 +85,18 @@ def encode(encoder: SeriesEncoder, ticks: Sequence[Ticks], season_steps: IntArra
         for slot in slots[skipped[rows] > 0]:
             encoder.skip(columns, int(slot), int(skipped[rows[slot]]))
         inputs = encoder.tick(
-            columns, slots, times[rows], values[rows], elapsed[rows], None if covariates is None else covariates[rows]
+            columns,
+            slots,
+            times[rows],
+            values[rows],
+            elapsed[rows],
+            None if covariates is None else covariates[rows],
+            future=None if known is None else known[rows],
         )
         features[rows], origin[rows], scale[rows] = inputs.features, inputs.origin, inputs.scale
         seen[rows] = columns["seen"][slots]
+        if future is not None:
+            future[rows] = inputs.future
         if ahead is not None:
             ahead[rows] = encoder.ahead(columns, slots, inputs.origin, inputs.scale)[0]
 
@@ -109,13 +115,15 @@ def encode(encoder: SeriesEncoder, ticks: Sequence[Ticks], season_steps: IntArra
         segment_end=segment_end.astype(np.int64),
         warm=seen >= 2,
         flagged=_joined_flags([t.flagged for t in ticks], lengths.tolist()),
+        future=future,
     )
 
 
 def join(parts: Sequence[EncodedHistory]) -> EncodedHistory:
-    """The streams of several encoded histories as one; all have a look-ahead or none."""
+    """The streams of several encoded histories as one; all have a look-ahead or none, and know as much ahead."""
     rows = np.cumsum([0, *(len(part.values) for part in parts)])
     aheads = [part.ahead for part in parts if part.ahead is not None]
+    futures = [part.future for part in parts if part.future is not None]
     return EncodedHistory(
         features=np.concatenate([part.features for part in parts]),
         ahead=np.concatenate(aheads) if aheads else None,
@@ -129,6 +137,16 @@ def join(parts: Sequence[EncodedHistory]) -> EncodedHistory:
         segment_end=np.concatenate([part.segment_end + before for part, before in zip(parts, rows[:-1], strict=True)]),
         warm=np.concatenate([part.warm for part in parts]),
         flagged=_joined_flags([part.flagged for part in parts], [len(part.values) for part in parts]),
+        future=np.concatenate(futures) if futures else None,
+    )
+
+
+def _beside(parts: Sequence[FloatArray | None], lengths: IntArray, width: int) -> FloatArray | None:
+    """What stands beside the values of all streams, ``[M, width]``, ``nan`` for a stream that has nothing there."""
+    if not width:
+        return None
+    return np.concatenate(
+        [np.full((rows, width), np.nan) if part is None else part for part, rows in zip(parts, lengths, strict=True)]
     )
 
 

@@ -65,6 +65,7 @@ def forecast_stretch(
         hidden = network.initial_hidden(wave)
         x = torch.zeros(wave, data.features.shape[1])
         ahead = torch.zeros(wave, network.hp.horizon)
+        future = None if data.future is None else torch.zeros(wave, data.future.shape[1])
         for tick in range(int(length.max(initial=0))):
             n = int(np.searchsorted(-length, -tick))  # streams that reach this far
             at = begin[:n] + tick
@@ -74,7 +75,9 @@ def forecast_stretch(
             if scored.any():
                 if data.ahead is not None:
                     ahead[:n] = torch.from_numpy(data.ahead[at])
-                quantiles = network.quantiles(top, x, ahead)[:n].numpy()
+                if future is not None and data.future is not None:
+                    future[:n] = torch.from_numpy(data.future[at])
+                quantiles = network.quantiles(top, x, ahead, future)[:n].numpy()
                 answers[place[at[scored]]] = quantiles[scored]
     return rows, answers
 

@@ -28,6 +28,19 @@ class Series(NamedTuple):
     """``[T, C]``, ``nan`` where absent."""
     flagged: BoolArray | None = None
     """Readings in an anomaly that was raised when they came, ``[T]``; ``None`` where nobody has looked."""
+    future: FloatArray | None = None
+    """What was known of each lead when the reading was made, input after input, ``[T, K·H]``, ``nan`` where nothing."""
+
+    @classmethod
+    def with_beside(cls, times: FloatArray, values: FloatArray, beside: FloatArray, *, covariates: int) -> Series:
+        """Readings and what stands beside each of them: C covariates, then what was known ahead, ``[T, C + K·H]``."""
+        known = beside[:, covariates:]
+        return cls(
+            times,
+            values,
+            beside[:, :covariates] if covariates else None,
+            future=known if known.shape[1] else None,
+        )
 
     def at(self, rows: slice | FloatArray | IntArray) -> Series:
         """Some of the readings."""
@@ -46,6 +59,7 @@ class Ticks(NamedTuple):
     covariates: FloatArray | None
     flagged: BoolArray | None = None
     """Ticks whose value was flagged as an anomaly, ``[T]``."""
+    future: FloatArray | None = None
 
     def until(self, rows: int) -> Ticks:
         """The first so many ticks."""
@@ -79,6 +93,13 @@ class History:
         """Covariates per reading; 0 when there are none."""
         for series in self.streams.values():
             return 0 if series.covariates is None else series.covariates.shape[1]
+        return 0
+
+    @property
+    def future(self) -> int:
+        """Numbers known ahead at each reading; 0 when there are none."""
+        for series in self.streams.values():
+            return 0 if series.future is None else series.future.shape[1]
         return 0
 
     def span(self) -> tuple[float, float]:
@@ -154,14 +175,15 @@ class History:
             if mine is None:
                 merged[name] = series
                 continue
-            covariates = None
+            covariates = future = flagged = None
             if mine.covariates is not None and series.covariates is not None:
                 covariates = np.concatenate((mine.covariates, series.covariates))
-            flagged = None
+            if mine.future is not None and series.future is not None:
+                future = np.concatenate((mine.future, series.future))
             if mine.flagged is not None or series.flagged is not None:
                 flagged = np.concatenate((_flags(mine), _flags(series)))
             times, values = (np.concatenate((getattr(mine, n), getattr(series, n))) for n in ("times", "values"))
-            merged[name] = Series(times, values, covariates, flagged)
+            merged[name] = Series(times, values, covariates, flagged, future)
         return History(merged)
 
     def sample(self, streams: int, rng: np.random.Generator) -> History:
@@ -182,6 +204,8 @@ class History:
         }
         if self.covariates:
             arrays["covariates"] = np.concatenate([s.covariates for s in series if s.covariates is not None])
+        if self.future:
+            arrays["future"] = np.concatenate([s.future for s in series if s.future is not None])
         if any(s.flagged is not None for s in series):
             arrays["flagged"] = np.concatenate([_flags(s) for s in series])
         safetensors.numpy.save_file(arrays, path, metadata={"stream_ids": json.dumps(list(self.streams))})
@@ -201,9 +225,8 @@ class History:
             streams = {}
             for name, length, end in zip(names, arrays["lengths"], ends, strict=True):
                 rows = slice(int(end - length), int(end))
-                covariates = arrays["covariates"][rows] if "covariates" in arrays else None
-                flagged = arrays["flagged"][rows] if "flagged" in arrays else None
-                streams[name] = Series(arrays["times"][rows], arrays["values"][rows], covariates, flagged)
+                beside = (arrays[key][rows] if key in arrays else None for key in ("covariates", "flagged", "future"))
+                streams[name] = Series(arrays["times"][rows], arrays["values"][rows], *beside)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise TrainingFailed(
                 f"History file {path} cannot be read: {error}", hint="Give a file written by History.save."
@@ -259,9 +282,10 @@ def _expand(series: Series, steps: IntArray, elapsed: FloatArray, step: FloatArr
     is_reading = back == 0
     skipped = np.zeros(total, np.int64)
     skipped[rows] = np.where(walked < missed, missed, 0)
-    covariates = None
-    if series.covariates is not None:
-        covariates = np.where(is_reading[:, None], series.covariates[owner], np.nan)
+    covariates, future = (
+        None if beside is None else np.where(is_reading[:, None], beside[owner], np.nan)
+        for beside in (series.covariates, series.future)
+    )
     return Ticks(
         times=times,
         values=np.where(is_reading, series.values[owner], np.nan),
@@ -269,4 +293,5 @@ def _expand(series: Series, steps: IntArray, elapsed: FloatArray, step: FloatArr
         skipped=skipped,
         covariates=covariates,
         flagged=None if series.flagged is None else is_reading & series.flagged[owner],
+        future=future,
     )

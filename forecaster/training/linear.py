@@ -271,6 +271,7 @@ def _lag_rows(data: EncodedHistory, inputs: LagInputs, rows: IntArray, season: I
         scale=data.scale[rows],
         features=data.features[rows],
         ahead=ahead,
+        future=None if data.future is None else data.future[rows],
     )
 
 

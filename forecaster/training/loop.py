@@ -205,7 +205,7 @@ def answers(network: RecurrentForecaster, batch: Batch, *, backprop_steps: int =
     pick = batch.origins[..., None]
     top = run.gather(1, pick.expand(-1, -1, run.shape[-1]))  # [B, K, D]
     inputs = batch.features.gather(1, pick.expand(-1, -1, batch.features.shape[-1]))  # [B, K, F]
-    return network.quantiles(top, inputs, batch.ahead)
+    return network.quantiles(top, inputs, batch.ahead, batch.future)
 
 
 def _make_step(state: FitState, dataset: Drawable, objective: Objective, plan: FitPlan, steps: int) -> float:
@@ -222,7 +222,7 @@ def _make_step(state: FitState, dataset: Drawable, objective: Objective, plan: F
         else:
             group["momentum"] = momentum
     device = next(network.parameters()).device
-    batch = Batch(*(tensor.to(device) for tensor in dataset.draw(plan.batch, state.rng)))
+    batch = dataset.draw(plan.batch, state.rng).to(device)
     quantiles = answers(network, batch, backprop_steps=plan.backprop_steps)
     loss = objective(batch, quantiles, network.levels)
     if plan.l1:

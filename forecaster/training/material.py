@@ -52,8 +52,9 @@ class Material:
     def identity(self) -> str:
         """Digest of everything windows are drawn from, for a checkpoint."""
         data, digest = self._cleaned, hashlib.sha256(msgspec.json.encode(self._recipe))
-        for array in (data.features, data.values, data.times, self._train):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for array in (data.features, data.values, data.times, self._train, data.future):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     def bootstrapped(self, seed: int) -> WindowDataset:

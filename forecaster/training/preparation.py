@@ -87,7 +87,7 @@ def prepare(
     newest = {
         name: series.at(slice(max(len(series.times) - max_ticks, 0), None)) for name, series in sampled.streams.items()
     }
-    numbers = len(encoder.feature_names) + encoder.horizon
+    numbers = len(encoder.feature_names) + encoder.horizon + encoder.future_inputs
     sampled = History(newest).trim(_ENCODED_NUMBERS // (numbers * (1 + copies)))
     ticks = lay_out_ticks(list(sampled.streams.values()), max_gap_steps=max_gap_steps, step_seconds=step_seconds)
     steps_seconds = np.array([step_seconds or _usual_step(t) for t in ticks])

@@ -58,9 +58,10 @@ def servable(
     if champion is None:
         return None
     hp = champion.manifest.hyperparameters
-    has = (hp.feature_names, hp.horizon, hp.quantile_levels, hp.layers, _width(hp.cell, hp.hidden))
-    needs = (encoder.feature_names, encoder.horizon, quantile_levels, shape.layers, _width(shape.cell, shape.hidden))
-    return champion if has == needs else None
+    has = (hp.feature_names, hp.future_inputs, hp.horizon, hp.quantile_levels)
+    needs = (encoder.feature_names, encoder.future_inputs, encoder.horizon, quantile_levels)
+    has_state, needs_state = ((s.layers, _width(s.cell, s.hidden)) for s in (hp, shape))
+    return champion if (has, has_state) == (needs, needs_state) else None
 
 
 def new_network(
@@ -92,6 +93,7 @@ def new_network(
             quantile_levels=quantile_levels,
             feature_names=encoder.feature_names,
             used_features=used,
+            future_inputs=encoder.future_inputs,
             linear_inputs=lag_inputs(encoder).width,
         )
     except ValueError as error:
@@ -168,8 +170,10 @@ def _transfer(source: ModelArtifact, target: RecurrentForecaster) -> None:
             mine[name][:, columns] = weights[name][:, from_columns]
         else:
             mine[name] = weights[name]
-    same_question = (theirs.horizon, theirs.quantile_levels, theirs.feature_names, theirs.head_width)
-    if same_question == (ours.horizon, ours.quantile_levels, ours.feature_names, ours.head_width):
+    questions = [
+        (hp.horizon, hp.quantile_levels, hp.feature_names, hp.future_inputs, hp.head_width) for hp in (theirs, ours)
+    ]
+    if questions[0] == questions[1]:
         mine |= {name: value for name, value in weights.items() if name.startswith("head.")}
     target.load_state_dict(mine)
 

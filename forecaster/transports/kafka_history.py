@@ -86,6 +86,7 @@ def read_history(
     max_readings: int,
     collector: HistoryCollector,
     covariates: int = 0,
+    future: int = 0,
     max_seconds: float = float("inf"),
     open_cache: Callable[[str], BlockCache] | None = None,
     block_records: int = BLOCK_RECORDS,
@@ -104,6 +105,7 @@ def read_history(
         max_readings: of more records the newest of each partition are read.
         collector: takes what is read, within its budget of memory.
         covariates: C, of each reading.
+        future: K·H, numbers known ahead at each reading.
         max_seconds: after this no older block is begun, and one under way is given up.
         open_cache: makes the cache for a topic's identity, which is another one when the topic is made anew; ``None``
             keeps nothing.
@@ -131,7 +133,12 @@ def read_history(
         begin, end = _bounds(consumer, connection, topic, since, max_readings)
         cache = None if open_cache is None else _cache_of(network.cluster.topic_id(topic), topic, open_cache)
         reader = _BlockReader(
-            consumer, connection, decoder, covariates=covariates, deadline=began + max_seconds, monotonic=monotonic
+            consumer,
+            connection,
+            decoder,
+            builder=lambda: BlockBuilder(covariates, future),
+            deadline=began + max_seconds,
+            monotonic=monotonic,
         )
         total, done, from_cache = sum(end[tp] - begin[tp] for tp in end), 0, 0
         read: dict[int, tuple[int, int]] = {}
@@ -195,11 +202,11 @@ class _BlockReader:
         connection: KafkaConnection,
         decoder: Decoder,
         *,
-        covariates: int,
+        builder: Callable[[], BlockBuilder],
         deadline: float,
         monotonic: Callable[[], float],
     ) -> None:
-        self._consumer, self._decoder, self._covariates = consumer, decoder, covariates
+        self._consumer, self._decoder, self._builder = consumer, decoder, builder
         self._patience = connection.request_timeout_seconds
         self._deadline, self._monotonic = deadline, monotonic
 
@@ -209,7 +216,7 @@ class _BlockReader:
             return {}
         consumer, monotonic = self._consumer, self._monotonic
         by_partition = {stretch.partition: stretch for stretch in stretches}
-        builders = {partition: BlockBuilder(self._covariates) for partition in by_partition}
+        builders = {partition: self._builder() for partition in by_partition}
         consumer.assign(list(by_partition))
         consumer.resume(*by_partition)  # what stays assigned stays paused from the round before
         for partition, stretch in by_partition.items():

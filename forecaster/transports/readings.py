@@ -6,7 +6,7 @@ import heapq
 import json
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ class RowEncoder:
         self._time_field = json.dumps(layout.time_field)
         self._value_field = json.dumps(layout.value_field)
         self._covariates = [json.dumps(name) for name in layout.covariates]
+        self._known_ahead = [json.dumps(name) for name in layout.known_ahead]
         self._beginnings: dict[str, tuple[bytes, str]] = {}
 
     def encode(self, row: Row) -> tuple[bytes, bytes]:
@@ -44,6 +45,10 @@ class RowEncoder:
         beside = "".join(
             f",{name}:{_written(value)}" for name, value in zip(self._covariates, row.covariates, strict=False)
         )
+        beside += "".join(
+            f",{name}:[{','.join(map(_written, told))}]"
+            for name, told in zip(self._known_ahead, row.future, strict=False)
+        )
         return key, f"{text}{time},{self._value_field}:{_written(row.value)}{beside}}}".encode()
 
 
@@ -55,10 +60,40 @@ def merge_rows(tables: Sequence[Table]) -> Iterator[Row]:
     """Rows of all tables by event time; each table's own rows keep their order, whatever their times.
 
     A row that goes back in its table, or has no readable time, follows the row before it. Memory: one row a table.
+    Where columns are known ahead, each row has what they say of the rows that follow it in its stream; the tables are
+    then read twice, and the numbers of these columns are held.
     """
+    return _looking_ahead(tables) if tables and tables[0].layout.known_ahead else _merged(tables)
+
+
+def _merged(tables: Sequence[Table]) -> Iterator[Row]:
     if len(tables) == 1:
         return tables[0].rows()
     return map(itemgetter(1), heapq.merge(*map(_clocked, tables), key=itemgetter(0)))
+
+
+def _looking_ahead(tables: Sequence[Table]) -> Iterator[Row]:
+    """Rows with what is known of those after them, as far as a stream's clock takes these: one that is late counts for
+    nothing."""
+    layout = tables[0].layout
+    names, horizon = len(layout.known_ahead), layout.horizon
+    known: dict[str, array[float]] = {}
+    latest: dict[str, float] = {}
+    for row in _merged(tables):
+        if row.time > latest.get(row.stream_id, -math.inf):
+            latest[row.stream_id] = row.time
+            known.setdefault(row.stream_id, array("d")).extend(map(as_number, row.known or [None] * names))
+    passed = dict.fromkeys(known, 0)
+    latest.clear()
+    for row in _merged(tables):
+        if row.time > latest.get(row.stream_id, -math.inf):
+            latest[row.stream_id] = row.time
+            passed[row.stream_id] += names
+        if row.known:
+            first = passed.get(row.stream_id, 0)
+            told = known.get(row.stream_id, array("d"))[first : first + names * horizon]
+            row = row._replace(future=tuple(as_cells(told[k::names]) for k in range(names)))
+        yield row
 
 
 class Columns(NamedTuple):
@@ -70,21 +105,25 @@ class Columns(NamedTuple):
     """``nan`` is a missing reading, ``[N]``."""
     covariates: npt.NDArray[np.float64] | None
     """``[N, C]``, ``nan`` where absent; ``None`` where none were asked for."""
+    future: npt.NDArray[np.float64] | None = None
+    """What was known of each lead, ``[N, K·H]``, likewise."""
 
 
-def read_series(tables: Sequence[Table], *, covariates: int = 0) -> dict[str, Columns]:
+def read_series(tables: Sequence[Table], *, covariates: int = 0, future: int = 0) -> dict[str, Columns]:
     """Readings of every stream.
 
     Only rows that the engine would accept: a readable time later than all before it in the stream, and a number or
-    nothing as value and covariates.
+    nothing as value, covariates and what is known ahead.
 
     Args:
         covariates: C, as many as the tables' layout names.
+        future: K·H, as many as it names columns that are known ahead, times its horizon.
     """
     columns: dict[str, tuple[array[float], array[float], array[float]]] = {}
-    absent = [math.nan] * covariates
+    absent, unknown = [math.nan] * covariates, [math.nan] * future
     for row in merge_rows(tables):
-        if math.isnan(row.time) or isinstance(row.value, str) or any(isinstance(c, str) for c in row.covariates):
+        cells = (row.value, *row.covariates, *row.future)
+        if math.isnan(row.time) or any(isinstance(cell, str) for cell in cells):
             continue
         column = columns.get(row.stream_id)
         if column is None:
@@ -93,14 +132,31 @@ def read_series(tables: Sequence[Table], *, covariates: int = 0) -> dict[str, Co
             column[0].append(row.time)
             column[1].append(as_number(row.value))
             column[2].extend([as_number(value) for value in row.covariates] or absent)
-    return {
-        stream_id: Columns(
+            column[2].extend(_numbers(row.future, tables[0].layout.horizon) or unknown)
+    found = {}
+    for stream_id, (times, values, beside) in columns.items():
+        numbers = np.array(beside).reshape(len(times), covariates + future)
+        found[stream_id] = Columns(
             np.array(times),
             np.array(values),
-            np.array(beside).reshape(len(times), covariates) if covariates else None,
+            numbers[:, :covariates] if covariates else None,
+            numbers[:, covariates:] if future else None,
         )
-        for stream_id, (times, values, beside) in columns.items()
-    }
+    return found
+
+
+def _numbers(future: Iterable[tuple[float | None, ...] | str], horizon: int) -> list[float]:
+    """What is known of each lead, column by column, ``nan`` where it is not."""
+    numbers: list[float] = []
+    for told in future:
+        given = [as_number(value) for value in told[:horizon]]
+        numbers += given + [math.nan] * (horizon - len(given))
+    return numbers
+
+
+def as_cells(numbers: Iterable[float]) -> tuple[float | None, ...]:
+    """Numbers as a table has them: nothing for ``nan``."""
+    return tuple(None if math.isnan(number) else number for number in numbers)
 
 
 def as_number(value: float | str | None) -> float:

@@ -70,6 +70,11 @@ class TableLayout:
     """JSON field of the value."""
     covariates: tuple[str, ...] = ()
     """Columns, and JSON fields in lines read and in readings written, that stand beside the value."""
+    known_ahead: tuple[str, ...] = ()
+    """Columns whose values at the rows that follow are known, each row's lists of them in readings written; JSON fields
+    with such lists in lines read."""
+    horizon: int = 0
+    """Rows that are looked ahead for them."""
 
 
 COMMON_FORMS = TableLayout()
@@ -90,6 +95,11 @@ class Row(NamedTuple):
     """The reading itself where the table is JSON lines, else empty."""
     covariates: tuple[float | str | None, ...] = ()
     """As the value; empty where the table has no columns to hold them."""
+    known: tuple[float | None, ...] = ()
+    """What the columns that are known ahead say of this row; empty where the table has none, and of JSON lines."""
+    future: tuple[tuple[float | None, ...] | str, ...] = ()
+    """What is known of the rows that follow, the next one first, column by column; text for what is no list of numbers.
+    `forecaster.transports.readings.merge_rows` fills it in; only JSON lines say it themselves."""
 
 
 class Table:
@@ -110,7 +120,8 @@ class Table:
     def __init__(self, path: Path, layout: TableLayout = COMMON_FORMS, *, name: str = "") -> None:
         self.path = path
         self.name = name or table_name(path)
-        self._layout = layout
+        self.layout = layout
+        """What was said beyond the header."""
         self._missing = frozenset(layout.missing)
         self._is_parquet = path.name.lower().endswith(_PARQUET_SUFFIX)
         if not path.is_file():
@@ -179,7 +190,7 @@ class Table:
         if not sample:
             raise self._empty()
         first = [cell.strip() for cell in sample[0]]
-        if self._layout.beat_intervals:
+        if self.layout.beat_intervals:
             self._read = self._beat_rows
         elif is_number(first[0]) and len(first) == 1:
             self._settle_numbers(sample)
@@ -206,9 +217,9 @@ class Table:
         """One number a line, without a header: the E4's start and rate come first, or the layout gives the step."""
         start = float(sample[0][0])
         rate = float(sample[1][0]) if len(sample) > 1 and is_number(sample[1][0]) else 0.0
-        step = self._layout.step_seconds
+        step = self.layout.step_seconds
         if step > 0:
-            self._read = lambda records: self._spaced_rows(records, self._layout.start_seconds, step)
+            self._read = lambda records: self._spaced_rows(records, self.layout.start_seconds, step)
         elif start >= 1e9 and 0 < rate <= 1000:
             self._read = lambda records: self._spaced_rows(itertools.islice(records, 2, None), start, 1 / rate)
         else:
@@ -218,7 +229,7 @@ class Table:
             )
 
     def _settle_header(self, names: list[str], sample: list[list[str]], *, has_header: bool) -> None:
-        layout = self._layout
+        layout = self.layout
         lower = [name.lower() for name in names]
         times = [self._find(name, names) for name in layout.time_column.split(",") if name] or self._guess_time(lower)
         if not times:
@@ -228,7 +239,8 @@ class Table:
             )
         id_index = self._find(layout.id_column, names) if layout.id_column else _first_of(_ID_NAMES, lower)
         covariates = [self._find(name, names) for name in layout.covariates]
-        taken = {*times, id_index, *covariates}
+        known = [self._known_column(name, names, sample) for name in layout.known_ahead]
+        taken = {*times, id_index, *covariates, *known}
         values = self._settle_values(names, lower, taken, sample)
         self._series_per_line = len(values)
         texts = [" ".join(_cell(cells, index) for index in times) for cells in sample]
@@ -242,8 +254,26 @@ class Table:
                 hint="Say which (day_first).",
             ) from error
         self._read = lambda records: self._header_rows(
-            itertools.islice(records, 1 if has_header else 0, None), times, read_time, id_index, values, covariates
+            itertools.islice(records, 1 if has_header else 0, None),
+            times,
+            read_time,
+            id_index,
+            values,
+            covariates,
+            known,
         )
+
+    def _known_column(self, wanted: str, names: list[str], sample: list[list[str]]) -> int:
+        """A column that is known ahead: a cell that is no number is missing there, so that some have to be one."""
+        index = self._find(wanted, names)
+        texts = [cell for cells in sample if (cell := _cell(cells, index)) not in self._missing]
+        if texts and not any(map(is_number, texts)):
+            raise ConfigurationError(
+                f"Column {names[index]!r} of file {self.path} is to be known ahead and holds no number in its first "
+                f"{len(sample)} rows, but {texts[0]!r}.",
+                hint="Set readings.known_ahead to columns of numbers.",
+            )
+        return index
 
     def _guess_time(self, lower: list[str]) -> list[int]:
         if "date" in lower and "time" in lower and not {"timestamp", "datetime"} & set(lower):
@@ -259,7 +289,7 @@ class Table:
         self, names: list[str], lower: list[str], taken: set[int | None], sample: list[list[str]]
     ) -> list[tuple[int, str]]:
         """(index, suffix of the stream id) of each column with values."""
-        layout = self._layout
+        layout = self.layout
         rest = [index for index, name in enumerate(names) if index not in taken and name]
         if layout.columns == (ALL_COLUMNS,):
             numeric = [index for index in rest if any(is_number(_cell(cells, index)) for cells in sample)]
@@ -301,6 +331,7 @@ class Table:
         id_index: int | None,
         values: list[tuple[int, str]],
         covariates: list[int],
+        known: list[int],
     ) -> Iterator[Row]:
         single_time = times[0] if len(times) == 1 else None
         for cells in records:
@@ -311,23 +342,24 @@ class Table:
             time = read_time(time_text)
             stream_id = self.name if id_index is None else _cell(cells, id_index) or self.name
             beside = tuple(self._value(_cell(cells, index)) for index in covariates)
+            told = tuple(_number_or_none(self._value(_cell(cells, index))) for index in known)
             for index, suffix in values:
                 value = self._value(_cell(cells, index))
-                yield Row(stream_id + suffix if suffix else stream_id, time, time_text, value, b"", beside)
+                yield Row(stream_id + suffix if suffix else stream_id, time, time_text, value, b"", beside, told)
 
     def _spaced_rows(self, records: Iterator[list[str]], start: float, step: float) -> Iterator[Row]:
         for number, cells in enumerate(records):
             yield Row(self.name, start + number * step, "", self._value(cells[0].strip()))
 
     def _beat_rows(self, records: Iterator[list[str]]) -> Iterator[Row]:
-        divisor = 1000.0 if self._layout.beat_intervals == "ms" else 1.0
+        divisor = 1000.0 if self.layout.beat_intervals == "ms" else 1.0
         elapsed = 0.0
         for cells in records:
             value = self._value(cells[0].strip())
             if isinstance(value, float) and value > 0:
                 elapsed += value / divisor
                 value = 60.0 * divisor / value
-            yield Row(self.name, self._layout.start_seconds + elapsed, "", value)
+            yield Row(self.name, self.layout.start_seconds + elapsed, "", value)
 
     def _e4_beat_rows(self, records: Iterator[list[str]]) -> Iterator[Row]:
         start = float(next(records)[0])
@@ -343,7 +375,7 @@ class Table:
             yield from read(records)
 
     def _json_rows(self) -> Iterator[Row]:
-        layout = self._layout
+        layout = self.layout
         with self._open_bytes() as lines:
             for line in lines:
                 body = line.strip()
@@ -363,6 +395,7 @@ class Table:
                     _json_value(reading.get(layout.value_field, "absent")),
                     body,
                     tuple(_json_value(reading.get(name)) for name in layout.covariates),
+                    future=tuple(_json_list(reading.get(name)) for name in layout.known_ahead),
                 )
 
     def _value(self, cell: str) -> float | str | None:
@@ -439,3 +472,17 @@ def _json_value(found: object) -> float | str | None:
     if isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < sys.float_info.max:
         return float(found)
     return str(found)
+
+
+def _json_list(found: object) -> tuple[float | None, ...] | str:
+    if found is None:
+        return ()
+    if not isinstance(found, list):
+        return str(found)
+    values = tuple(map(_json_value, found))
+    wrong = [value for value in values if isinstance(value, str)]
+    return wrong[0] if wrong else tuple(map(_number_or_none, values))
+
+
+def _number_or_none(value: float | str | None) -> float | None:
+    return None if isinstance(value, str) else value

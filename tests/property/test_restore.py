@@ -11,6 +11,7 @@ import pytest
 from factories import START, forecasts_of, make_messy_records, make_pipeline, make_raw, make_recurrent, make_task
 
 from forecaster.clock import ManualClock
+from forecaster.codecs.json_codec import JsonCodec
 from forecaster.engine.feedback import RecordedFeedback
 from forecaster.engine.journal import decode_meta
 from forecaster.engine.keeper import META_KEY, SWITCH_PREFIX, StateKeeper, parse_switch_key
@@ -41,9 +42,11 @@ class Bench:
         max_pages: int = 1,
         publishing: dict[str, Any] | None = None,
         feedback: Sequence[Feedback] = (),
+        known_ahead: bool = False,
         **rules: Any,
     ) -> None:
-        self.pipeline: Pipeline = make_pipeline(**SHAPES[cell], publishing=publishing)
+        self.pipeline: Pipeline = make_pipeline(**SHAPES[cell], publishing=publishing, known_ahead=int(known_ahead))
+        self.codec = JsonCodec(known_ahead=("plan",) if known_ahead else (), horizon=self.pipeline.horizon)
         self.networks = {
             expert.version: expert
             for expert in (
@@ -64,6 +67,7 @@ class Bench:
     def new_task(self, recurrent: RecurrentExpert | None) -> PartitionTask:
         return make_task(
             self.pipeline,
+            codec=self.codec,
             recurrent=recurrent,
             feedback=self.feedback,
             keep_state=lambda table: StateKeeper(table, **self.flush),
@@ -119,11 +123,11 @@ def run(bench: Bench, records: list[RawRecord], rng: np.random.Generator, *, kil
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
-def test_a_killed_task_goes_on_as_if_it_had_never_died(cell: str, seed: int) -> None:
+@pytest.mark.parametrize(("cell", "known_ahead"), [("gru", False), ("lstm", False), ("rnn", False), ("gru", True)])
+def test_a_killed_task_goes_on_as_if_it_had_never_died(cell: str, known_ahead: bool, seed: int) -> None:
     rng = np.random.default_rng([seed, len(cell)])
     records = make_messy_records(rng, readings=24)
-    never_killed, killed = Bench(cell), Bench(cell)
+    never_killed, killed = (Bench(cell, known_ahead=known_ahead) for _ in range(2))
 
     run(never_killed, records, np.random.default_rng(seed), kills=0)
     run(killed, records, rng, kills=12)
@@ -385,3 +389,22 @@ def test_state_of_another_schema_is_refused() -> None:
 
     with pytest.raises(PageCorrupt, match="schema"):
         other.new_task(None).restore_state(stored, committed=bench.committed, network=other.networks.__getitem__)
+
+
+def test_state_from_before_anything_was_known_ahead_goes_on_and_the_other_way_is_refused_by_name() -> None:
+    records = make_messy_records(np.random.default_rng(9), readings=6)
+
+    def stored(bench: Bench) -> list[StateRecord]:
+        run(bench, records, np.random.default_rng(9), kills=0)
+        return [StateRecord(key, value) for key, value in bench.state.items()]
+
+    without, told = Bench("gru"), Bench("gru", known_ahead=True)
+    of_without, of_told = stored(without), stored(told)
+    task = told.new_task(None)
+    task.restore_state(of_without, committed=len(records), network=told.networks.__getitem__)
+
+    arrays, slots = task.table.arrays, task.table.occupied()
+    assert arrays["seen"][slots].any()
+    assert not arrays["known_ahead_seen"][slots].any()
+    with pytest.raises(StateError, match="known_ahead_"):
+        without.new_task(None).restore_state(of_told, committed=len(records), network=without.networks.__getitem__)

@@ -25,10 +25,16 @@ SHAPES = {
 BOUNDARY = 512
 
 
-def make_case(cell: str, *, covariates: bool = False, **rules: Any) -> tuple[Pipeline, PartitionTask]:
+def make_case(
+    cell: str, *, covariates: bool = False, known_ahead: bool = False, **rules: Any
+) -> tuple[Pipeline, PartitionTask]:
     """A task served by one network, with another one scheduled for the first boundary."""
-    pipeline = make_pipeline(**SHAPES[cell], covariates=2 * covariates)
-    codec = JsonCodec(covariates=("load", "steps") if covariates else ())
+    pipeline = make_pipeline(**SHAPES[cell], covariates=2 * covariates, known_ahead=int(known_ahead))
+    codec = JsonCodec(
+        covariates=("load", "steps") if covariates else (),
+        known_ahead=("plan",) if known_ahead else (),
+        horizon=pipeline.horizon,
+    )
     first = make_recurrent(pipeline, seed=1, model=1, cell=cell)
     task = make_task(pipeline, codec=codec, recurrent=first, boundary_records=BOUNDARY, **rules)
     own = ("m1", "m2", "m3", "site-0/sensor")
@@ -79,14 +85,17 @@ def random_polls(rng: np.random.Generator, records: int) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("cell", "covariates"), [("gru", True), ("lstm", False), ("rnn", False)])
+@pytest.mark.parametrize(
+    ("cell", "covariates", "known_ahead"),
+    [("gru", True, False), ("lstm", False, False), ("rnn", False, False), ("gru", False, True), ("rnn", True, True)],
+)
 def test_answers_are_the_same_bytes_however_records_fall_into_polls_and_waves(
-    cell: str, covariates: bool, seed: int
+    cell: str, covariates: bool, known_ahead: bool, seed: int
 ) -> None:
     rng = np.random.default_rng([seed, len(cell), covariates])
     records = make_messy_records(rng, readings=24)
-    _, whole = make_case(cell, covariates=covariates, max_wave=64)
-    _, cut = make_case(cell, covariates=covariates, max_wave=int(rng.integers(1, 40)))
+    _, whole = make_case(cell, covariates=covariates, known_ahead=known_ahead, max_wave=64)
+    _, cut = make_case(cell, covariates=covariates, known_ahead=known_ahead, max_wave=int(rng.integers(1, 40)))
 
     expected = answers(whole, records, [])
     found = answers(cut, records, random_polls(rng, len(records)))

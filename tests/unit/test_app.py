@@ -13,7 +13,7 @@ from factories import START, make_raw
 
 from forecaster.anomaly.detector import AnomalyRules
 from forecaster.anomaly.presets import PRESETS
-from forecaster.app import build_daemon, build_detector, build_encoder
+from forecaster.app import build_daemon, build_detector, build_encoder, state_terms
 from forecaster.codecs.avro import MARKER
 from forecaster.codecs.forecast_avro import read_forecast
 from forecaster.models.artifact import DataSpan, ModelArtifact
@@ -109,6 +109,7 @@ def test_the_champion_of_the_registry_serves(tmp_path):
         ({"hidden": 16}, "(1, 16), here (1, 8)"),
         ({"cell": "lstm"}, "(1, 16), here (1, 8)"),
         ({"feature_names": ("change",), "used_features": ("change",)}, "inputs ('change',)"),
+        ({"future_inputs": 8}, "numbers known ahead 8, here 0"),
     ],
 )
 def test_a_champion_that_does_not_fit_the_settings_is_named_and_the_baselines_answer(
@@ -133,3 +134,9 @@ def test_a_preset_gives_what_is_not_set_a_value_and_nothing_else() -> None:
     assert heart.rules.episodes.min_readings == PRESETS["heart-rate"].min_readings
     assert (heart.rules.gap_steps, heart.rules.flat_readings) == (99, PRESETS["heart-rate"].flat_readings)
     assert build_detector(load_settings()).rules == AnomalyRules(flat_readings=60, gap_steps=10)
+
+
+def test_what_is_known_ahead_is_a_term_of_the_state_only_where_something_is() -> None:
+    told = load_settings({"readings": {"known_ahead": ["tariff"]}})
+
+    assert state_terms(told) == state_terms(load_settings()) | {"readings.known_ahead": ("tariff",)}

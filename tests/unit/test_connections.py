@@ -71,3 +71,31 @@ def test_readings_of_a_producers_own_schema_are_decoded(tmp_path):
     body = AvroSchema(schema).write({"sensor": "a", "reading": 0.5})
 
     assert codec.decode(RawRecord("readings", 0, 0, 5.0, b"a", body)) == [Observation("a", 5.0, 0.5)]
+
+
+def test_history_is_decoded_anew_when_something_else_is_known_ahead_or_for_other_leads(tmp_path):
+    def place(known_ahead, horizon):
+        settings = Settings.model_validate(
+            {
+                "readings": {"known_ahead": known_ahead},
+                "forecast": {"horizon": horizon},
+                "training": {"history_cache": str(tmp_path)},
+            }
+        )
+        build = connections.build_history_cache(settings)
+        assert build is not None
+        return build("topic")._path(0, 0)
+
+    places = [place(*case) for case in (([], 4), (["tariff"], 4), (["shift"], 4), (["tariff"], 5))]
+
+    assert len(set(places)) == 4
+    assert place([], 4) == place([], 5)
+
+
+def test_codec_reads_what_is_known_ahead_for_the_leads_that_are_forecast():
+    settings = Settings.model_validate({"readings": {"known_ahead": ["tariff"]}, "forecast": {"horizon": 2}})
+    body = b'{"stream_id":"a","timestamp":5,"value":1.0,"tariff":[1,2,3]}'
+
+    [found] = connections.build_codec(settings).decode(RawRecord("readings", 0, 0, 5.0, b"a", body))
+
+    assert found.future == (1.0, 2.0)

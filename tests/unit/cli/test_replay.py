@@ -11,7 +11,7 @@ from forecaster.cli.feeding import feed_with_progress, stop_on_terminate
 from forecaster.cli.replay import add_arguments, parse_speed, replayed
 from forecaster.cli.table_arguments import layout_from
 from forecaster.clock import ManualClock
-from forecaster.settings import ReadingSettings
+from forecaster.settings import load_settings
 from forecaster.transports.memory import MemorySink
 from forecaster.transports.tables import open_tables
 
@@ -26,7 +26,7 @@ def test_rows_become_records_keyed_by_their_stream_for_the_client_to_place(tmp_p
     path = tmp_path / "pump.csv"
     path.write_text("timestamp,temp,load\n1970-01-01 00:00:05,1,2\n")
     args = parse(str(path), "--columns", "temp, load", "--topic", "in")
-    layout = layout_from(args, ReadingSettings(id_field="id", fields=("v",)))
+    layout = layout_from(args, load_settings({"readings": {"id_field": "id", "fields": ["v"]}}))
 
     records = list(replayed(open_tables(args.files, layout), layout, args.topic))
 
@@ -39,7 +39,7 @@ def test_rows_become_records_keyed_by_their_stream_for_the_client_to_place(tmp_p
 def test_flags_of_the_layout_are_taken_over() -> None:
     args = parse("x.csv", "--day-first", "--missing=-200,?", "--time-unit", "ms", "--step-seconds", "0.5")
 
-    layout = layout_from(args, ReadingSettings())
+    layout = layout_from(args, load_settings({}))
 
     assert layout.day_first is True
     assert layout.missing == ("", "-200", "?")
@@ -47,7 +47,7 @@ def test_flags_of_the_layout_are_taken_over() -> None:
 
 
 def test_without_flags_the_layout_is_the_common_one() -> None:
-    layout = layout_from(parse("x.csv"), ReadingSettings())
+    layout = layout_from(parse("x.csv"), load_settings({}))
 
     assert layout.day_first is None
     assert "NA" in layout.missing
@@ -70,7 +70,7 @@ def test_summary_says_how_many_readings_were_acknowledged(tmp_path: Path) -> Non
     path = tmp_path / "pump.csv"
     path.write_text("timestamp,value\n" + "".join(f"{n},1\n" for n in range(1_500)))
     tables, sink, console = open_tables([path]), MemorySink(), Console(file=io.StringIO(), width=200)
-    layout = layout_from(parse(str(path)), ReadingSettings())
+    layout = layout_from(parse(str(path)), load_settings({}))
 
     report = feed_with_progress(
         replayed(tables, layout, "in"),

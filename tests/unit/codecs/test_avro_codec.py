@@ -132,3 +132,62 @@ def test_field_names_that_avro_does_not_know_leave_the_schemas_that_are_given():
 
     assert isinstance(found, DeadLetter)
     assert "fingerprint none" in found.detail
+
+
+def test_what_is_known_ahead_is_a_list_in_avro_too():
+    names = {"covariates": ("load",), "known_ahead": ("tariff",)}
+    codec, schema = AvroCodec(**names, horizon=3), reading_schema(**names)
+    body = {"stream_id": "ward", "timestamp": MICROS, "value": 1.0, "load": 2.0}
+
+    told = [codec.decode(raw(written({**body, "tariff": known}, schema)))[0] for known in ([4.0, None], None)]
+
+    assert told[0].future[0] == 4.0
+    assert [math.isnan(number) for number in told[0].future] == [False, True, True]
+    assert [math.isnan(number) for number in told[1].future] == [True, True, True]
+
+
+def test_infinite_number_in_a_list_is_refused_as_with_json():
+    names = {"known_ahead": ("tariff",)}
+    body = {"stream_id": "ward", "timestamp": MICROS, "value": 1.0, "tariff": [1.0, math.inf]}
+
+    [found] = AvroCodec(**names, horizon=3).decode(raw(written(body, reading_schema(**names))))
+
+    assert isinstance(found, DeadLetter)
+    assert (found.reason, found.detail) == (Reason.NOT_FINITE, "tariff[1]: expected a finite number, found number inf")
+
+
+def test_list_that_claims_more_numbers_than_it_has_bytes_for_is_no_reading():
+    """Its head says 2⁶² items; each would take a byte."""
+    names = {"known_ahead": ("tariff",)}
+    body = {"stream_id": "ward", "timestamp": MICROS, "value": 1.0, "tariff": []}
+    honest = written(body, reading_schema(**names))
+    assert honest.endswith(b"\x02\x00")
+    bomb = honest[:-1] + b"\x80" * 8 + b"\x40"
+
+    [found] = AvroCodec(**names, horizon=3).decode(raw(bomb))
+
+    assert isinstance(found, DeadLetter)
+    assert found.reason is Reason.NOT_AVRO
+
+
+@pytest.mark.parametrize(
+    "items", ["null", "string", {"type": "array", "items": "double"}, ["null"], ["null", "string"]]
+)
+def test_schema_whose_list_is_not_of_numbers_is_refused(items):
+    schema = schema_of(value="double", tariff={"type": "array", "items": items})
+
+    with pytest.raises(ConfigurationError, match="'array'"):
+        AvroCodec(schemas=[schema], known_ahead=("tariff",))
+
+
+@pytest.mark.parametrize("items", ["double", "float", "long", ["null", "int"]])
+def test_list_of_any_numbers_is_read_where_it_is_known_ahead_and_nowhere_else(items):
+    schema = schema_of(value="double", tariff={"type": "array", "items": items})
+
+    [found] = AvroCodec(schemas=[schema], known_ahead=("tariff",), horizon=2).decode(
+        raw(written({"value": 1.0, "tariff": [3, 4]}, schema))
+    )
+
+    assert found.future == (3.0, 4.0)
+    with pytest.raises(ConfigurationError, match="'array'"):
+        AvroCodec(schemas=[schema])

@@ -392,3 +392,77 @@ def test_a_dead_letter_that_fits_holds_the_original_bytes_and_says_nothing_of_a_
 
     assert record.value == letter.raw.value
     assert "truncated" not in dict(record.headers)
+
+
+# -- what is known ahead
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("tariff", "known"),
+    [
+        ("[1, 2.5, 3]", (1.0, 2.5, 3.0)),
+        ("[1, null, 3, 4, 5]", (1.0, NAN, 3.0)),
+        ("[1]", (1.0, NAN, NAN)),
+        ("[]", (NAN, NAN, NAN)),
+        ("null", (NAN, NAN, NAN)),
+        ("", (NAN, NAN, NAN)),
+    ],
+)
+def test_list_of_what_is_known_ahead_is_read_for_as_many_leads_as_are_forecast(
+    tariff: str, known: tuple[float, ...]
+) -> None:
+    codec = JsonCodec(known_ahead=("shift", "tariff"), horizon=3)
+
+    answer = decode_one(codec, make_raw(reading(tariff=tariff, shift="[7, 8]")))
+
+    assert isinstance(answer, Observation)
+    assert [f"{number:g}" for number in answer.future] == [f"{number:g}" for number in (7.0, 8.0, NAN, *known)]
+    assert answer.covariates == ()
+
+
+def test_what_is_known_ahead_belongs_to_all_streams_of_a_record() -> None:
+    codec = JsonCodec(fields=("temp", "load"), covariates=("wind",), known_ahead=("tariff",), horizon=2)
+
+    answers = codec.decode(make_raw(reading(value="", temp="1", load="2", wind="3", tariff="[4, 5]")))
+
+    assert answers == [
+        Observation("a/temp", ORIGIN, 1.0, "temp", (3.0,), (4.0, 5.0)),
+        Observation("a/load", ORIGIN, 2.0, "load", (3.0,), (4.0, 5.0)),
+    ]
+
+
+def test_slow_and_quick_reader_agree_on_what_is_known_ahead() -> None:
+    """A bad target beside a good one is for the slow reader."""
+    codec = JsonCodec(fields=("temp", "load"), known_ahead=("tariff",), horizon=2)
+
+    quick = codec.decode(make_raw(reading(value="", load="2", tariff="[4, 5, 6]")))
+    slow = codec.decode(make_raw(reading(value="", temp='"hot"', load="2", tariff="[4, 5, 6]")))
+
+    assert slow[1:] == quick
+
+
+@pytest.mark.parametrize(
+    ("tariff", "reason", "detail"),
+    [
+        ("3", Reason.WRONG_TYPE, "tariff: expected a list of numbers or null, found number 3"),
+        ('"[1]"', Reason.WRONG_TYPE, "tariff: expected a list of numbers or null, found string '[1]'"),
+        ('{"1":2}', Reason.WRONG_TYPE, "tariff: expected a list of numbers or null, found an object of 1 fields"),
+        ('[1, "2"]', Reason.WRONG_TYPE, "tariff[1]: expected a number or null, found string '2'"),
+        ("[true]", Reason.WRONG_TYPE, "tariff[0]: expected a number or null, found true"),
+        ("[1, 2, [3]]", Reason.WRONG_TYPE, "tariff[2]: expected a number or null, found an array of 1 items"),
+        ("[1, NaN]", Reason.NOT_FINITE, "tariff[1]: expected a finite number, found number nan"),
+        ("[1, 2, 3, 1e999]", Reason.NOT_FINITE, "tariff[3]: expected a finite number, found number inf"),
+    ],
+)
+def test_malformed_list_refuses_the_record_and_says_where(tariff: str, reason: Reason, detail: str) -> None:
+    letter = refusal(make_raw(reading(tariff=tariff)), known_ahead=("tariff",), horizon=2)
+
+    assert (letter.reason, letter.detail, letter.field) == (reason, detail, "")
+
+
+@pytest.mark.parametrize("names", [("tariff", "tariff"), ("wind",), ("value",)])
+def test_name_used_twice_with_what_is_known_ahead_is_refused_at_once(names: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="no name twice"):
+        JsonCodec(covariates=("wind",), known_ahead=names, horizon=2)

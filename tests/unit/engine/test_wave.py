@@ -8,10 +8,11 @@ from forecaster.records import Observation
 from forecaster.state.streams import SCRATCH
 
 
-def built(slots, *, max_wave=100, covariates=0):
-    builder = WaveBuilder(max_wave=max_wave, covariates=covariates)
+def built(slots, *, max_wave=100, covariates=0, future=0):
+    builder = WaveBuilder(max_wave=max_wave, covariates=covariates, future=future)
     for tag, slot in enumerate(slots):
-        builder.add(slot, Observation(f"s{slot}", float(tag), tag / 2, "", (1.0,) * covariates), tag)
+        observation = Observation(f"s{slot}", float(tag), tag / 2, "", (1.0,) * covariates, (2.0 + tag,) * future)
+        builder.add(slot, observation, tag)
     return builder
 
 
@@ -23,6 +24,7 @@ def test_the_kth_reading_of_a_stream_goes_into_the_kth_wave():
     assert waves[1].times.tolist() == [2.0, 5.0]
     assert waves[1].values.tolist() == [1.0, 2.5]
     assert waves[1].covariates is None
+    assert waves[1].future is None
 
 
 def test_a_builder_is_empty_after_the_cut():
@@ -51,13 +53,15 @@ def test_waves_hold_each_stream_once_are_small_enough_and_keep_each_stream_s_ord
 
 @pytest.mark.parametrize(("readings", "rows"), [(1, 16), (15, 16), (16, 16), (17, 32)])
 def test_padding_fills_up_to_whole_tiles_with_the_scratch_row(readings, rows):
-    wave = next(built(range(1, readings + 1), covariates=2).cut())
+    wave = next(built(range(1, readings + 1), covariates=2, future=3).cut())
 
     padded = wave.padded()
 
     assert rows % WAVE_TILE == 0
     assert len(padded) == len(padded.times) == len(padded.values) == rows
     assert padded.covariates.shape == (rows, 2)
+    assert padded.future.shape == (rows, 3)
+    assert padded.take(np.arange(readings)).future.tolist() == [[2.0 + tag] * 3 for tag in range(readings)]
     assert (padded.slots[readings:] == SCRATCH).all()
     assert (padded.tags[readings:] == -1).all()
     np.testing.assert_array_equal(padded.take(np.arange(readings)).tags, wave.tags)

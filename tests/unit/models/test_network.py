@@ -35,11 +35,12 @@ def test_answers_from_stepping_equal_answers_from_a_window(cell):
 @pytest.mark.parametrize("levels", [(0.5,), (0.1, 0.5, 0.9), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_a_stream_has_the_same_bits_alone_in_a_tile_and_anywhere_in_a_padded_wave(cell, levels, horizon):
-    network = make_network(cell=cell, hidden=20, horizon=horizon, quantile_levels=levels)
+    network = make_network(cell=cell, hidden=20, horizon=horizon, quantile_levels=levels, future_inputs=2 * horizon)
     torch.nn.init.normal_(network.head.highway.weight, generator=torch.Generator().manual_seed(2))
     rng, generator = np.random.default_rng(5), torch.Generator().manual_seed(5)
     x, ahead = torch.randn(1024, 4, generator=generator), torch.randn(1024, horizon, generator=generator)
     hidden = torch.randn(1024, *network.hidden_shape, generator=generator)
+    future = torch.randn(1024, 2 * horizon, generator=generator)
     watched = 3
 
     answers = set()
@@ -48,7 +49,7 @@ def test_a_stream_has_the_same_bits_alone_in_a_tile_and_anywhere_in_a_padded_wav
         rows = np.insert(rng.permutation(np.arange(4, 1024))[: size - 1], position, watched)
         with torch.inference_mode():
             top, after = network.step(x[rows], hidden[rows])
-            answer = network.quantiles(top, x[rows], ahead[rows])
+            answer = network.quantiles(top, x[rows], ahead[rows], future[rows])
         answers.add((after[position].numpy().tobytes(), answer[position].numpy().tobytes()))
 
     assert len(answers) == 1
@@ -94,3 +95,40 @@ def test_gradient_of_a_late_answer_reaches_every_parameter(cell):
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_network_that_is_told_of_the_leads_has_the_body_of_one_that_is_not_and_a_highway_of_zeros():
+    told, plain = make_network(seed=4, future_inputs=10), make_network(seed=4)
+
+    assert all(torch.equal(a, b) for a, b in zip(told.body.parameters(), plain.body.parameters(), strict=True))
+    assert told.head.enter.weight.shape[1] == plain.head.enter.weight.shape[1] + 10
+    assert told.head.highway.weight.shape == (5, len(NAMES) + 5 + 10)
+    assert not told.head.highway.weight.any()
+
+
+def test_what_is_known_ahead_reaches_the_answer_through_the_layer_and_over_the_highway():
+    network, top, inputs, ahead = (
+        make_network(future_inputs=5),
+        torch.zeros(16, 8),
+        torch.zeros(16, 4),
+        torch.zeros(16, 5),
+    )
+    one, other = torch.zeros(16, 5), torch.eye(5)[[2] * 16]
+
+    def answered():
+        with torch.inference_mode():
+            return [network.quantiles(top, inputs, ahead, future)[0] for future in (one, other)]
+
+    by_layer = answered()
+    with torch.no_grad():
+        network.head.enter.weight[:, -5:] = 0.0
+        network.head.highway.weight[:, -5:] = 3.0 * torch.eye(5)
+    without, by_highway = answered()
+
+    assert not torch.equal(*by_layer)
+    torch.testing.assert_close(by_highway - without, torch.tensor([0.0, 0.0, 3.0, 0.0, 0.0])[:, None].expand(5, 3))
+
+
+def test_a_number_known_ahead_for_some_leads_alone_is_no_network():
+    with pytest.raises(ValueError, match="future_inputs is 7, expected a multiple of horizon 5"):
+        make_network(future_inputs=7)

@@ -317,3 +317,58 @@ def test_a_stream_without_a_value_has_finite_inputs():
     assert inputs.features[0, :5].tolist() == [0.0] * 5
     assert inputs.features[0, 9:].tolist() == [pytest.approx(math.log(4)), 1.0]
     assert inputs.scale[0] > 0
+
+
+def announced(ticks, encoder, *, slot=1):
+    """Inputs of one stream among three, given what is known ahead tick after tick; ``None`` for nothing."""
+    c = allocate(encoder.columns, 3)
+    for tick, known in enumerate(ticks):
+        inputs = encoder.tick(
+            c,
+            np.array([slot]),
+            np.array([START + tick]),
+            np.array([float(tick % 3)]),
+            np.ones(1),
+            future=None if known is None else np.array([known]),
+        )
+    return inputs, c
+
+
+def test_nothing_is_remembered_of_what_is_known_ahead_where_nothing_is():
+    plain, ahead = SeriesEncoder(ring_steps=8, horizon=3), SeriesEncoder(ring_steps=8, horizon=3, known_ahead=2)
+
+    assert plain.columns == ahead.columns[: len(plain.columns)]
+    assert [column.name for column in ahead.columns[len(plain.columns) :]] == [
+        "known_ahead_mean",
+        "known_ahead_spread",
+        "known_ahead_seen",
+    ]
+    assert ahead.feature_names == plain.feature_names
+    assert (plain.future_inputs, ahead.future_inputs) == (0, 6)
+    assert announced([None], plain)[0].future is None
+
+
+def test_what_is_known_ahead_is_measured_input_by_input_over_all_leads():
+    """Two inputs, three leads: the second is a thousand times the first, and is shown alike."""
+    encoder = SeriesEncoder(ring_steps=8, horizon=3, known_ahead=2)
+    lists = np.random.default_rng(0).normal(5.0, 1.0, (20, 3))
+
+    inputs, _ = announced([[*known, *(1_000.0 * known)] for known in lists], encoder)
+
+    assert inputs.future.shape == (1, 6)
+    np.testing.assert_allclose(inputs.future[0, :3], inputs.future[0, 3:], rtol=1e-3)
+    assert np.ptp(inputs.future[0, :3]) > 0.5
+    assert np.argsort(inputs.future[0, :3]).tolist() == np.argsort(lists[-1]).tolist()
+
+
+def test_a_step_at_which_nothing_is_known_shows_zeros_and_teaches_nothing():
+    encoder = SeriesEncoder(ring_steps=8, horizon=3, known_ahead=1)
+    lists = [[1.0, 2.0, 4.0], [2.0, 4.0, 3.0]]
+
+    _, before = announced(lists, encoder)
+    carried, after = announced([*lists, None, [math.nan] * 3], encoder)
+
+    assert carried.future.tolist() == [[0.0, 0.0, 0.0]]
+    for name in ("known_ahead_mean", "known_ahead_spread", "known_ahead_seen"):
+        np.testing.assert_array_equal(after[name], before[name])
+        assert after[name][1].any()

@@ -32,7 +32,7 @@ def by_hand(values, season, scale):
     return np.clip(row, -CLIP, CLIP)
 
 
-def rows_of(histories, seasons, scale=2.0):
+def rows_of(histories, seasons, scale=2.0, future=None):
     """What `LagInputs` makes of streams that a ring remembers."""
     encoder = SeriesEncoder(ring_steps=RING, horizon=HORIZON)
     c = allocate(encoder.columns, len(histories))
@@ -40,7 +40,8 @@ def rows_of(histories, seasons, scale=2.0):
         for tick, value in enumerate(values):
             encoder.tick(c, np.array([slot]), np.array([START + STEP * tick]), np.array([value]), np.ones(1))
     slots = np.arange(len(histories))
-    inputs = LagInputs(lags=LAGS, horizon=HORIZON, features=2, ring_steps=RING)
+    width = 0 if future is None else future.shape[1]
+    inputs = LagInputs(lags=LAGS, horizon=HORIZON, features=2, ring_steps=RING, future=width)
     return inputs.rows(
         lambda back: encoder.look_back(c, slots, back),
         ticks=c["tick"],
@@ -49,6 +50,7 @@ def rows_of(histories, seasons, scale=2.0):
         scale=np.full(len(slots), scale),
         features=np.tile(np.array([[0.25, -0.5]], np.float32), (len(slots), 1)),
         ahead=np.full((len(slots), HORIZON), 0.125, np.float32),
+        future=future,
     )
 
 
@@ -91,3 +93,15 @@ def test_differences_beyond_eight_scales_are_cut():
     found = rows_of([[0.0, 1e9, 0.0]], [0])
 
     assert found[0, :2].tolist() == [CLIP, 0.0]
+
+
+@pytest.mark.parametrize("seasons", [[0, 0], [7, 7], [7, 3], [0, 12]])
+def test_what_is_known_ahead_stands_behind_a_row_that_is_otherwise_the_same(seasons):
+    rng = np.random.default_rng(0)
+    histories = [rng.normal(0, 1, 60) for _ in seasons]
+    future = rng.normal(0, 1, (2, 2 * HORIZON)).astype(np.float32)
+
+    plain, told = rows_of(histories, seasons), rows_of(histories, seasons, future=future)
+
+    np.testing.assert_array_equal(told[:, : plain.shape[1]], plain)
+    np.testing.assert_array_equal(told[:, plain.shape[1] :], future)

@@ -120,3 +120,18 @@ def test_anomalies_before_all_that_is_remembered_are_forgotten():
     buffer.history(1e9)
 
     assert len(buffer._anomalies["a"]) == 3
+
+
+@pytest.mark.parametrize("covariates", [0, 1])
+def test_what_was_known_ahead_comes_back_with_its_reading(covariates):
+    buffer = HistoryBuffer(max_readings_per_stream=3, covariates=covariates, future=2)
+    for k in range(7):
+        buffer.add(
+            ["a", "b"], [float(k)] * 2, [1.0, 2.0], [(9.0,) * covariates] * 2, [(1.0 * k, 2.0 * k), (-1.0, np.nan)]
+        )
+
+    history = buffer.history(100.0)
+
+    assert history.streams["a"].future.tolist() == [[1.0 * k, 2.0 * k] for k in (4, 5, 6)]
+    np.testing.assert_array_equal(history.streams["b"].future, [[-1.0, np.nan]] * 3)
+    assert history.covariates == covariates

@@ -12,9 +12,10 @@ IDENTITY = {"topic": "readings", "topic_id": "one", "decoder": "d"}
 
 
 def make_block(first=100, readings=50, covariates=1):
-    builder = BlockBuilder(covariates)
+    builder = BlockBuilder(covariates, future=2)
     for k in range(readings):
-        builder.take(first + k, [Observation(f"s{k % 3}", float(k), k if k % 7 else np.nan, covariates=(-1.0 * k,))])
+        value, known = k if k % 7 else np.nan, (2.0 * k, np.nan)
+        builder.take(first + k, [Observation(f"s{k % 3}", float(k), value, covariates=(-1.0 * k,), future=known)])
     builder.take(first + readings, [Tombstone("s1/ä")])
     return builder.block()
 

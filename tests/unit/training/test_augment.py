@@ -108,3 +108,17 @@ def test_all_alterations_off_copy_the_stream():
     (copy,) = altered_copies(ticks, np.array([0]), Augmentation(copies=1, bootstrap=False, warp=0.0, jitter=0.0), rng())
 
     np.testing.assert_array_equal(copy.values, values)
+
+
+def test_a_stream_with_a_plan_is_not_torn_from_it():
+    values = autoregressive(500)
+    known = np.arange(1_000.0).reshape(500, 2)
+    ticks = [Ticks(np.arange(500.0), values, np.ones(500), np.zeros(500, np.int64), None, None, known)]
+    plan = Augmentation(copies=1, warp=0.0, jitter=0.0)
+
+    (copy,) = altered_copies(ticks, np.array([0]), plan, rng())
+    (torn,) = altered_copies([ticks[0]._replace(future=None)], np.array([0]), plan, rng())
+
+    np.testing.assert_array_equal(copy.values, values)
+    np.testing.assert_array_equal(copy.future, known)
+    assert not np.array_equal(torn.values, values)

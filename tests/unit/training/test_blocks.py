@@ -10,12 +10,12 @@ from forecaster.training.budget import STREAM_BYTES
 NAN = float("nan")
 
 
-def gathered(records, *, cut=(), partition=0, collector=None, covariates=0, **bounds):
+def gathered(records, *, cut=(), partition=0, collector=None, covariates=0, future=0, **bounds):
     """The history of records at offsets 0, 1, …, given in blocks that end at the cuts, the newest first."""
-    collector = collector or HistoryCollector(covariates, **bounds)
+    collector = collector or HistoryCollector(covariates, future=future, **bounds)
     edges = [0, *cut, len(records)]
     for first, end in reversed(list(pairwise(edges))):
-        builder = BlockBuilder(covariates)
+        builder = BlockBuilder(covariates, future)
         for offset in range(first, end):
             builder.take(offset, records[offset])
         collector.add(builder.block(), partition=partition)
@@ -138,3 +138,28 @@ def test_streams_not_wanted_take_no_room_and_are_not_counted():
     assert collector.streams_seen == 10
     assert not collector.has_refused
     assert len(collector.history().streams) == 10
+
+
+@CUTS
+@pytest.mark.parametrize("covariates", [0, 2])
+def test_what_was_known_ahead_stays_with_its_reading(cut, covariates):
+    records = [
+        [Observation("a", float(k), 1.0, covariates=(-1.0 * k,) * covariates, future=(10.0 * k, NAN, 1.0 + k))]
+        for k in range(6)
+    ]
+
+    history = gathered(records, cut=cut, covariates=covariates, future=3).history()
+
+    series = history.streams["a"]
+    np.testing.assert_array_equal(series.future, [[10.0 * k, NAN, 1.0 + k] for k in range(6)])
+    assert (series.covariates is None) == (covariates == 0)
+    assert history.covariates == covariates
+
+
+def test_what_was_known_ahead_counts_towards_the_memory():
+    records = [[Observation(f"s{k}", 1.0, 1.0, future=(1.0,) * 24)] for k in range(10)]
+    room = 5 * (STREAM_BYTES + 8 * (2 + 24))
+
+    collector = gathered(records, future=24, max_bytes=room)
+
+    assert len(collector.history().streams) == 5

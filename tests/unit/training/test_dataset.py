@@ -3,6 +3,7 @@ import pytest
 import torch
 from factories import make_pipeline, make_recurrent, make_table, make_wave
 
+from forecaster.engine.wave import Wave
 from forecaster.experts.recurrent import RecurrentExpert
 from forecaster.series.columns import allocate
 from forecaster.series.encoder import SeriesEncoder
@@ -19,6 +20,14 @@ def irregular(rng, readings):
     values = np.cumsum(rng.normal(size=readings)) + 50.0
     values[rng.random(readings) < 0.1] = np.nan
     return Series(1000.0 + np.cumsum(60.0 * steps), values)
+
+
+def planned(rng, readings, *, inputs=2):
+    """An irregular stream with lists of what is known ahead, some values and some whole lists absent."""
+    known = rng.normal(20.0, 5.0, (readings, inputs * HORIZON))
+    known[rng.random(known.shape) < 0.2] = np.nan
+    known[rng.random(readings) < 0.1] = np.nan
+    return irregular(rng, readings)._replace(future=known)
 
 
 def encoded(series, encoder=None, *, season=0, max_gap_steps=6):
@@ -198,7 +207,9 @@ def test_windows_prefer_the_newest_rows_without_forgetting_the_oldest():
 
 
 def test_the_same_generator_state_gives_the_same_batch_and_another_gives_another():
-    data = encoded([Series(60.0 * np.arange(300), np.random.default_rng(0).normal(size=300))])
+    data = encoded(
+        [planned(np.random.default_rng(0), 300)], SeriesEncoder(ring_steps=48, horizon=HORIZON, known_ahead=2)
+    )
     dataset = make_dataset(data)
 
     first, same, other = (dataset.draw(8, np.random.default_rng(seed)) for seed in (1, 1, 2))
@@ -283,3 +294,68 @@ def test_hidden_periods_are_neither_origins_nor_targets_and_change_no_input():
     assert not set(reached[observed]) & away
     assert set(reached[observed]) | away >= set(range(1, 100))
     assert set(np.flatnonzero(data.warm & ~hidden.warm)) == away
+
+
+def test_training_sees_of_the_leads_exactly_what_serving_shows_the_network():
+    """Across gaps that are walked through and gaps that are jumped over, at which nothing is known."""
+    rng = np.random.default_rng(7)
+    many = [planned(rng, n) for n in (120, 60, 90)]
+    pipeline = make_pipeline(known_ahead=2)
+    table, shown = make_table(pipeline, 3), {1: {}, 2: {}, 3: {}}
+    columns, recurrent = table.arrays, make_recurrent(pipeline)
+    columns["model"][1:4] = 1
+    answer = recurrent.answer
+
+    def noted(top, at):
+        for slot, time, row in zip(at.slots, columns["clock"][at.slots], at.future, strict=True):
+            if slot:
+                shown[int(slot)][float(time)] = row.copy()
+        return answer(top, at)
+
+    recurrent.answer = noted
+    for reading in range(120):
+        here = [k for k in range(3) if reading < len(many[k].times)]
+        wave = make_wave([k + 1 for k in here], *([many[k][part][reading] for k in here] for part in (0, 1)))
+        known = np.stack([many[k].future[reading] for k in here])
+        pipeline.step(columns, Wave(wave.slots, wave.times, wave.values, None, wave.tags, future=known), recurrent)
+    data = encoded([series._replace(flagged=np.ones(len(series.times), bool)) for series in many], pipeline.encoder)
+
+    for k, series in enumerate(many):
+        own = slice(data.starts[k], data.starts[k + 1])
+        is_reading = data.flagged[own]
+        assert list(shown[k + 1]) == series.times.tolist()
+        np.testing.assert_array_equal(data.future[own][is_reading], np.stack(list(shown[k + 1].values())))
+        assert not is_reading.all()
+        assert not data.future[own][~is_reading].any()
+
+
+def test_windows_and_joined_histories_keep_what_was_known_at_each_origin():
+    rng = np.random.default_rng(9)
+    encoder = SeriesEncoder(ring_steps=48, horizon=HORIZON, known_ahead=2)
+    parts = [encoded([planned(rng, 150)], encoder), encoded([planned(rng, 200)], encoder)]
+    data = join(parts)
+    place = {row.tobytes(): k for k, row in enumerate(data.features)}
+
+    batch = WindowDataset(
+        data, np.ones(len(data.values), bool), horizon=HORIZON, context_length=24, burn_in=8, origins=4
+    ).draw(50, rng)
+
+    np.testing.assert_array_equal(data.future, np.concatenate([part.future for part in parts]))
+    rows = [
+        [place[window[at].tobytes()] for at in origins]
+        for window, origins in zip(batch.features.numpy(), batch.origins.numpy(), strict=True)
+    ]
+    np.testing.assert_array_equal(batch.future.numpy(), data.future[np.array(rows)])
+
+
+def test_mixed_windows_know_what_lies_between_ahead_too():
+    rng = np.random.default_rng(10)
+    data = encoded([planned(rng, 200)], SeriesEncoder(ring_steps=48, horizon=HORIZON, known_ahead=2))
+    dataset = make_dataset(data)
+    first = dataset.draw(2, rng)
+    second = dataset.draw(2, rng)._replace(origins=first.origins)
+
+    mixed = mix_up(first, second, np.array([1.0, 0.25]))
+
+    assert torch.equal(mixed.future[0], first.future[0])
+    torch.testing.assert_close(mixed.future[1], 0.25 * first.future[1] + 0.75 * second.future[1])

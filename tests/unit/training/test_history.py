@@ -155,3 +155,30 @@ def test_covariates_of_a_missing_step_are_absent():
     (ticks,) = lay_out_ticks([one], max_gap_steps=5, step_seconds=60.0)
 
     np.testing.assert_array_equal(ticks.covariates, [[1.0], [2.0], [NAN], [3.0]])
+
+
+def test_what_was_known_ahead_survives_cutting_merging_and_a_file(tmp_path):
+    known = np.array([[1.0, NAN], [2.0, 3.0], [4.0, 5.0], [6.0, 7.0]])
+    whole = History(
+        {
+            "a": Series(np.arange(4.0), np.zeros(4), future=known),
+            "b": Series(np.arange(4.0), np.zeros(4), future=-known),
+        }
+    )
+
+    merged = whole.between(0.0, 1.0).merge(whole.between(1.0, 3.0))
+    merged.flag({"a": [(0.0, 1.0)]}).save(tmp_path / "history")
+    loaded = History.load(tmp_path / "history")
+
+    assert (merged.future, loaded.future, loaded.covariates) == (2, 2, 0)
+    np.testing.assert_array_equal(loaded.streams["a"].future, known)
+    np.testing.assert_array_equal(loaded.streams["b"].future, -known)
+    assert loaded.streams["a"].flagged.tolist() == [True, False, False, False]
+
+
+def test_nothing_is_known_ahead_at_a_missing_step():
+    one = Series(np.array([0.0, 60.0, 180.0]), np.ones(3), future=np.array([[1.0], [2.0], [3.0]]))
+
+    (ticks,) = lay_out_ticks([one], max_gap_steps=5, step_seconds=60.0)
+
+    np.testing.assert_array_equal(ticks.future, [[1.0], [2.0], [NAN], [3.0]])

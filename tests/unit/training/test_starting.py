@@ -5,13 +5,13 @@ import torch
 from forecaster.errors import TrainingFailed
 from forecaster.models.artifact import DataSpan, ModelArtifact
 from forecaster.series.encoder import SeriesEncoder
-from forecaster.training.starting import NetworkShape, new_network, starting_point
+from forecaster.training.starting import NetworkShape, new_network, servable, starting_point
 
 LEVELS = (0.1, 0.5, 0.9)
 
 
-def make(*, horizon=4, covariates=0, used=None, seed=0, **shape):
-    encoder = SeriesEncoder(ring_steps=64, horizon=horizon, covariates=covariates)
+def make(*, horizon=4, covariates=0, known_ahead=0, used=None, seed=0, **shape):
+    encoder = SeriesEncoder(ring_steps=64, horizon=horizon, covariates=covariates, known_ahead=known_ahead)
     return new_network(
         NetworkShape(**{"hidden": 8, **shape}),
         encoder,
@@ -53,8 +53,9 @@ def test_source_gives_body_and_head_where_both_answer_the_same_question():
         assert torch.equal(start.network.state_dict()[name], value), name
 
 
-def test_source_for_another_horizon_gives_its_body_alone():
-    source, new = make(horizon=9, seed=2), make(seed=3)
+@pytest.mark.parametrize("other", [{"horizon": 9}, {"known_ahead": 1}], ids=str)
+def test_source_that_was_asked_or_told_something_else_gives_its_body_alone(other):
+    source, new = make(**other, seed=2), make(seed=3)
 
     network = starting_point(make(seed=3), None, packed(source)).network
 
@@ -80,3 +81,13 @@ def test_source_with_another_body_is_a_clear_failure(shape):
         starting_point(make(), None, packed(make(**shape)))
 
     assert "under model" in failure.value.hint
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(0, 1), (1, 0), (2, 1)])
+def test_champion_that_is_told_of_other_leads_cannot_serve(theirs, ours):
+    champion = packed(make(known_ahead=theirs))
+    shape = NetworkShape(hidden=8)
+    same, other = (SeriesEncoder(ring_steps=64, horizon=4, known_ahead=number) for number in (theirs, ours))
+
+    assert servable(champion, same, LEVELS, shape) is champion
+    assert servable(champion, other, LEVELS, shape) is None

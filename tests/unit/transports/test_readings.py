@@ -90,7 +90,7 @@ def test_series_have_the_covariates_of_the_rows_the_engine_would_accept(tmp_path
 
     series = read_series(open_tables([path], TableLayout(covariates=("rain", "wind"))), covariates=2)
 
-    _, values, covariates = series["a"]
+    _, values, covariates, _ = series["a"]
     np.testing.assert_array_equal(values, [10, 20, np.nan])
     np.testing.assert_array_equal(covariates, [[0.5, 1], [np.nan, 2], [2, 4]])
 
@@ -117,7 +117,7 @@ def test_series_hold_what_the_engine_would_accept(tmp_path: Path) -> None:
 
     series = read_series(open_tables([path]))
 
-    times, values, covariates = series["p"]
+    times, values, covariates, _ = series["p"]
     assert covariates is None
     assert (times - NEW_YEAR).tolist() == [0, 2 * 86_400, 4 * 86_400]
     np.testing.assert_array_equal(values, [1, np.nan, 5])
