@@ -47,6 +47,7 @@ def make_pipeline(**overrides: Any) -> Pipeline:
         "covariates": 0,
         "step_seconds": 0.0,
         "declared_season": None,
+        "further_seasons": (),
         "max_gap_steps": 6,
         "flat_after_readings": 50,
         "hidden_shape": (1, 8),
@@ -66,6 +67,7 @@ def make_pipeline(**overrides: Any) -> Pipeline:
             Persistence(horizon=chosen["horizon"]),
             SeasonalNaive(),
             DampedLevel(horizon=chosen["horizon"]),
+            *(SeasonalNaive(place) for place, _ in enumerate(chosen["further_seasons"], start=1)),
         ),
         hidden_shape=chosen["hidden_shape"],
         horizon=chosen["horizon"],
@@ -80,6 +82,7 @@ def make_pipeline(**overrides: Any) -> Pipeline:
         )
         if publishing
         else None,
+        further_seasons=chosen["further_seasons"],
     )
 
 
@@ -89,6 +92,7 @@ def make_recurrent(pipeline: Pipeline, *, seed: int = 1, model: int = 1, **overr
     Streams named by ``own_linear`` have linear weights of their own.
     """
     season, own_linear = overrides.pop("season", 0), overrides.pop("own_linear", ())
+    further_seasons = overrides.pop("further_seasons", ())
     hp = HyperParameters(
         **{
             "hidden": pipeline.hidden_shape[1] // (2 if overrides.get("cell") == "lstm" else 1),
@@ -111,7 +115,14 @@ def make_recurrent(pipeline: Pipeline, *, seed: int = 1, model: int = 1, **overr
         network.linear.set(
             torch.from_numpy(weight), torch.full((pipeline.horizon,), 0.5), torch.from_numpy(own), torch.tensor(names)
         )
-    return RecurrentExpert(network, model=model, version=f"gru-test-{seed}", season=season, encoder=pipeline.encoder)
+    return RecurrentExpert(
+        network,
+        model=model,
+        version=f"gru-test-{seed}",
+        season=season,
+        encoder=pipeline.encoder,
+        further_seasons=further_seasons,
+    )
 
 
 def make_table(pipeline: Pipeline, streams: int) -> StreamTable:
