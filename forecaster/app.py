@@ -59,6 +59,7 @@ from forecaster.settings import (
     Settings,
     build_groups,
     declared_season,
+    further_seasons,
     future_inputs,
     group_settings,
     parse_period,
@@ -114,6 +115,7 @@ def build_pipeline(settings: Settings, *, withholds: bool = True) -> Pipeline:
     """The calculation of forecasts; ``withholds`` leaves out those that the settings do not want published."""
     forecast, streams, model = settings.forecast, settings.streams, settings.model
     publishing = build_publishing(settings) if withholds else None
+    further = further_seasons(settings)
     width = 2 * model.hidden if model.cell == "lstm" else model.hidden
     return Pipeline(
         clock=EventClock(step_seconds=streams.step_seconds),
@@ -123,6 +125,7 @@ def build_pipeline(settings: Settings, *, withholds: bool = True) -> Pipeline:
             Persistence(horizon=forecast.horizon),
             SeasonalNaive(),
             DampedLevel(horizon=forecast.horizon),
+            *(SeasonalNaive(place) for place, _ in enumerate(further, start=1)),
         ),
         hidden_shape=(model.layers, width),
         horizon=forecast.horizon,
@@ -133,6 +136,7 @@ def build_pipeline(settings: Settings, *, withholds: bool = True) -> Pipeline:
         detector=build_detector(settings),
         detects=settings.anomalies.enabled,
         withholding=Withholding(publishing, median=forecast.quantiles.index(0.5)) if publishing else None,
+        further_seasons=further,
     )
 
 
@@ -210,6 +214,7 @@ def build_recurrent(artifact: ModelArtifact, pipeline: Pipeline) -> RecurrentExp
         version=artifact.version,
         season=manifest.season_steps or sum(manifest.season_seconds[:1]),
         encoder=pipeline.encoder,
+        further_seasons=manifest.season_seconds[1:],
     )
 
 
@@ -246,6 +251,7 @@ def train_challenger(
         shape=build_shape(settings),
         recipe=build_recipe(settings),
         season=declared_season(settings),
+        find_seasons=settings.forecast.find_seasons,
         step_seconds=settings.streams.step_seconds,
         max_gap_steps=settings.streams.max_gap_steps,
         steps=settings.training.steps,

@@ -307,7 +307,17 @@ class ForecastSettings(_Section):
     horizon: int = Field(12, ge=1, le=512, description="Steps ahead.")
     quantiles: tuple[float, ...] = Field((0.1, 0.5, 0.9), description="Quantile levels, symmetric around 0.5.")
     seasons: tuple[Season, ...] = Field(
-        (), max_length=1, description="Season as steps (24) or a duration (1d); none: found from the data by training."
+        (),
+        max_length=4,
+        description="Seasons as steps (24) or durations (1d); none: found from the data by training. Scales, network "
+        "and linear forecast go by the first; of each further one, `[24, 168]`, the value a season ago is mixed in.",
+    )
+    find_seasons: int = Field(
+        1,
+        ge=1,
+        le=2,
+        description="How many to look for where none is declared. 2: also for a longer one in what the first leaves, a "
+        "week over a day; streams.ring_steps has to hold it.",
     )
 
     @model_validator(mode="after")
@@ -317,6 +327,13 @@ class ForecastSettings(_Section):
             raise ValueError(f"quantiles must rise, lie inside (0, 1) and hold 0.5; found {list(levels)}")
         if any(abs(a + b - 1) > 1e-9 for a, b in zip(levels, reversed(levels), strict=True)):
             raise ValueError(f"quantiles must be symmetric around 0.5, as 0.1 and 0.9 are; found {list(levels)}")
+        return self
+
+    @model_validator(mode="after")
+    def _several_seasons(self) -> ForecastSettings:
+        seasons = self.seasons
+        if len(seasons) > 1 and (0 in seasons or len(set(seasons)) != len(seasons)):
+            raise ValueError(f"seasons must differ where there are several, and 0 stands alone; found {list(seasons)}")
         return self
 
 
@@ -699,6 +716,7 @@ class Settings(BaseSettings):
                     f"forecast.seasons {season} does not fit streams.ring_steps {self.streams.ring_steps}; "
                     f"set streams.ring_steps to at least {season + 1}"
                 )
+        _check_further_seasons(self)
         _check_groups(self)
         topics = self.topics
         names = [
@@ -798,15 +816,40 @@ def load_settings(
 
 def declared_season(settings: Settings) -> int | float | None:
     """The season that is declared: steps as ``int``, seconds as ``float``, ``None`` where training is to find it."""
-    if not settings.forecast.seasons:
-        return None
-    season = settings.forecast.seasons[0]
+    return _declared(settings.forecast.seasons[0]) if settings.forecast.seasons else None
+
+
+def further_seasons(settings: Settings) -> tuple[int | float | None, ...]:
+    """Those beyond the first, declared likewise, or ``None`` for each that training is to look for."""
+    forecast = settings.forecast
+    if not forecast.seasons:
+        return (None,) * (forecast.find_seasons - 1)
+    return tuple(map(_declared, forecast.seasons[1:]))
+
+
+def _declared(season: int | str) -> int | float:
     return season if isinstance(season, int) else float(season.removesuffix("s"))
 
 
 def future_inputs(settings: Settings) -> int:
     """K·H, numbers that are known ahead at every reading."""
     return len(settings.readings.known_ahead) * settings.forecast.horizon
+
+
+def _check_further_seasons(settings: Settings) -> None:
+    """A further season as a duration, under a declared step, has to be remembered: nobody would notice that it is not.
+
+    Raises:
+        ValueError: names the season and the ring it needs.
+    """
+    step, ring = settings.streams.step_seconds, settings.streams.ring_steps
+    for season in settings.forecast.seasons[1:]:
+        steps = 0 if isinstance(season, int) or not step else round(_declared(season) / step)
+        if steps + 1 > ring:
+            raise ValueError(
+                f"forecast.seasons {season} is {steps} steps of streams.step_seconds {step:g} and does not fit "
+                f"streams.ring_steps {ring}; set streams.ring_steps to at least {steps + 1}"
+            )
 
 
 def build_groups(settings: Settings) -> GroupRules:
@@ -830,7 +873,9 @@ def group_settings(settings: Settings, name: str) -> Settings:
     season = group.season if group.season is not None else parse_season(preset.season) if preset else None
     changes: dict[str, Any] = {"training": _training_of(settings, group)}
     if season is not None:
-        changes["forecast"] = settings.forecast.model_copy(update={"seasons": (season,)})
+        # All groups have as many seasons, because their streams lie in the same tables; 0 says that there is none.
+        seasons = (season, *(0 for _ in further_seasons(settings)))
+        changes["forecast"] = settings.forecast.model_copy(update={"seasons": seasons})
     if group.step_seconds is not None:
         changes["streams"] = settings.streams.model_copy(update={"step_seconds": group.step_seconds})
     if preset is not None:

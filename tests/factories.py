@@ -48,6 +48,7 @@ def make_pipeline(**overrides: Any) -> Pipeline:
         "known_ahead": 0,
         "step_seconds": 0.0,
         "declared_season": None,
+        "further_seasons": (),
         "max_gap_steps": 6,
         "flat_after_readings": 50,
         "hidden_shape": (1, 8),
@@ -70,6 +71,7 @@ def make_pipeline(**overrides: Any) -> Pipeline:
             Persistence(horizon=chosen["horizon"]),
             SeasonalNaive(),
             DampedLevel(horizon=chosen["horizon"]),
+            *(SeasonalNaive(place) for place, _ in enumerate(chosen["further_seasons"], start=1)),
         ),
         hidden_shape=chosen["hidden_shape"],
         horizon=chosen["horizon"],
@@ -84,6 +86,7 @@ def make_pipeline(**overrides: Any) -> Pipeline:
         )
         if publishing
         else None,
+        further_seasons=chosen["further_seasons"],
     )
 
 
@@ -93,6 +96,7 @@ def make_recurrent(pipeline: Pipeline, *, seed: int = 1, model: int = 1, **overr
     Streams named by ``own_linear`` have linear weights of their own.
     """
     season, own_linear = overrides.pop("season", 0), overrides.pop("own_linear", ())
+    further_seasons = overrides.pop("further_seasons", ())
     hp = HyperParameters(
         **{
             "hidden": pipeline.hidden_shape[1] // (2 if overrides.get("cell") == "lstm" else 1),
@@ -116,7 +120,14 @@ def make_recurrent(pipeline: Pipeline, *, seed: int = 1, model: int = 1, **overr
         network.linear.set(
             torch.from_numpy(weight), torch.full((pipeline.horizon,), 0.5), torch.from_numpy(own), torch.tensor(names)
         )
-    return RecurrentExpert(network, model=model, version=f"gru-test-{seed}", season=season, encoder=pipeline.encoder)
+    return RecurrentExpert(
+        network,
+        model=model,
+        version=f"gru-test-{seed}",
+        season=season,
+        encoder=pipeline.encoder,
+        further_seasons=further_seasons,
+    )
 
 
 def make_table(pipeline: Pipeline, streams: int) -> StreamTable:

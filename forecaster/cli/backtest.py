@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--horizon", type=int, metavar="H", help="steps ahead (default: forecast.horizon)")
     parser.add_argument(
-        "--season", nargs="+", metavar="M|1d", help="in steps or as a duration; 0 for none (default: found)"
+        "--season", nargs="+", metavar="M|1d", help="in steps or as durations; 0 for none (default: found)"
     )
     parser.add_argument(
         "--retrain-every",

@@ -255,13 +255,14 @@ def _print_stream(shown: dict[str, Any], console: Console) -> None:
 
     kept, forecast, recent = shown["kept"], shown["forecast"], shown["recent"]
     behind = kept["partition_offset"] - kept["offset"]
+    seasons = (shown["season_steps"], *shown["further_season_steps"])
     rows = (
         ("stream", shown["stream_id"], f"partition {shown['partition']}, slot {kept['slot']} in page {kept['page']}"),
         ("as of offset", f"{kept['offset']:,}", f"the partition stands at {kept['partition_offset']:,}, {behind:,} on"),
         ("status", shown["status"], "of the last answer"),
         ("last reading", _number(shown["value"]), f"{shown['time']}, number {shown['seq']:,}"),
         ("step", f"{shown['step_seconds']:g} s", ""),
-        ("season", f"{shown['season_steps']} steps" if shown["season_steps"] else "none", ""),
+        ("seasons", ", ".join(f"{steps} steps" for steps in seasons if steps) or "none", ""),
         ("scale, level", f"{shown['scale']:.6g}, {shown['level']:.6g}", "usual change, mean of recent values"),
         ("model", shown["model"] or ("of an earlier time" if kept["model_number"] else "none"), "of the hidden state"),
         ("error against naive", _number(shown["error_vs_naive"]), "recent; below 1 is better"),

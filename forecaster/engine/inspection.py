@@ -45,6 +45,7 @@ class Inspector:
                 "shares": dict(zip(pipeline.experts, shares[anchors].T.round(4).tolist(), strict=True)),
             },
             "season_steps": int(c["season"][slot]),
+            "further_season_steps": pipeline.further_steps(c, np.array([slot]), task.network(slot))[0].tolist(),
             "scale": float(c["scale"][slot]),
             "level": float(c["level"][slot]),
             "anomaly": self._anomaly(task, slot),

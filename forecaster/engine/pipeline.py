@@ -124,6 +124,7 @@ class Pipeline:
         hidden_shape: (L, W) of the network's hidden state.
         horizon, quantile_levels: what is forecast.
         declared_season: in steps when ``int``, in seconds when ``float``, ``None`` to take over what training finds.
+        further_seasons: each season beyond it, likewise; a `SeasonalNaive` among the baselines answers by each.
         max_gap_steps: missing steps that the network is carried across.
         flat_after_readings: equal values in a row that make a stream flat.
         detector: says what is anomalous; its columns are there whether it is asked or not.
@@ -147,6 +148,7 @@ class Pipeline:
         detector: AnomalyDetector,
         detects: bool = True,
         withholding: Withholding | None = None,
+        further_seasons: tuple[int | float | None, ...] = (),
     ) -> None:
         self.horizon = horizon
         self.quantile_levels = quantile_levels
@@ -158,6 +160,7 @@ class Pipeline:
         self.recent_score = recent_score
         self._baselines = baselines
         self._declared_season = declared_season
+        self._further_seasons = further_seasons
         self._max_gap_steps = max_gap_steps
         self._flat_after = flat_after_readings
         self.detector = detector
@@ -334,7 +337,7 @@ class Pipeline:
             foreign &= c["readings"][slots] >= ADOPTION_READINGS
         reseasoned = np.zeros(len(slots), np.bool_)
         if (ripe | foreign).any():
-            season = np.where(ripe | foreign, self._seasons(c, slots, recurrent), c["season"][slots])
+            season = np.where(ripe | foreign, self._season(c, slots, recurrent), c["season"][slots])
             reseasoned = season != c["season"][slots]
             c["season"][slots] = season
         if recurrent is None or not (foreign.any() or too_long.any()):
@@ -350,11 +353,32 @@ class Pipeline:
                 recurrent.rebuild(c, padded, ticks, relearn_scale=relearn)
                 report.rebuilt += len(rows)
 
-    def _seasons(self, c: Columns, slots: IntArray, recurrent: RecurrentExpert | None) -> IntArray:
+    def _season(self, c: Columns, slots: IntArray, recurrent: RecurrentExpert | None) -> IntArray:
         """The season each stream should have, in steps, ``[B]``."""
         season = self._declared_season
         if season is None:
             season = recurrent.season if recurrent else 0
+        return self._in_steps(c, slots, season)
+
+    def further_steps(self, c: Columns, slots: IntArray, recurrent: RecurrentExpert | None) -> IntArray:
+        """The seasons of each stream beyond its first, in steps, 0 none, ``[B, K]``.
+
+        They follow from its step at every reading: unlike the first, by which scales are made, nothing remembers them.
+        """
+        steps = np.zeros((len(slots), len(self._further_seasons)), np.int64)
+        if not self._further_seasons:
+            return steps
+        ripe = (c["readings"][slots] >= ADOPTION_READINGS) & (slots != SCRATCH)
+        adopted = ripe & (c["model"][slots] == recurrent.model) if recurrent else np.zeros_like(ripe)
+        found = recurrent.further_seasons if recurrent else ()
+        for place, season in enumerate(self._further_seasons):
+            if season is not None:
+                steps[:, place] = np.where(ripe, self._in_steps(c, slots, season), 0)
+            elif place < len(found):
+                steps[:, place] = np.where(adopted, self._in_steps(c, slots, found[place]), 0)
+        return steps
+
+    def _in_steps(self, c: Columns, slots: IntArray, season: int | float) -> IntArray:
         if isinstance(season, int):
             return np.full(len(slots), season, np.int64)
         return season_steps(season, c["step"][slots], self.encoder.ring_steps)
@@ -448,16 +472,13 @@ class Pipeline:
             quantiles ``[B, H, Q]``, expert shares ``[B, E]``, and whose network gave an unusable answer, ``[B]``.
         """
         ahead, seasonal = self.encoder.ahead(c, slots, inputs.origin, inputs.scale)
+        further = tuple(
+            self.encoder.ahead(c, slots, inputs.origin, inputs.scale, steps)
+            for steps in self.further_steps(c, slots, recurrent).T
+        )
+        change, level = c["change"][slots], c["level"][slots]
         at = Origins(
-            slots,
-            inputs.features,
-            inputs.origin,
-            inputs.scale,
-            c["change"][slots],
-            c["level"][slots],
-            ahead,
-            seasonal,
-            inputs.future,
+            slots, inputs.features, inputs.origin, inputs.scale, change, level, ahead, seasonal, further, inputs.future
         )
         usable = fell_back = adopted = np.zeros(len(slots), np.bool_)
         if recurrent is not None:

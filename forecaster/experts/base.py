@@ -25,6 +25,8 @@ class Origins(NamedTuple):
     """The value a season before each lead, relative to the origin and in units of the scale, ``[B, H]``."""
     seasonal: BoolArray
     """Streams with a whole season behind them, ``[B]``."""
+    further: tuple[tuple[Float32Array, BoolArray], ...] = ()
+    """The same two of every season beyond the first, in their order; mostly there is none."""
     future: Float32Array | None = None
     """What is known ahead, ``[B, K·H]``; ``None`` where nothing is."""
 

@@ -27,12 +27,18 @@ class Persistence:
 
 
 class SeasonalNaive:
-    """The value at the same phase of the last whole season."""
+    """The value at the same phase of the last whole season.
 
-    name = "seasonal"
+    Args:
+        place: of the season among those of a stream: 0 is the first, by which its scale is made.
+    """
+
+    def __init__(self, place: int = 0) -> None:
+        self.name = f"seasonal_{place + 1}" if place else "seasonal"
+        self._place = place
 
     def forecast(self, c: Columns, at: Origins) -> tuple[Float32Array, BoolArray]:
-        return at.ahead, at.seasonal
+        return at.further[self._place - 1] if self._place else (at.ahead, at.seasonal)
 
     def first_spread(self, at: Origins) -> Float32Array:
         """The scale is the mean change from season to season."""

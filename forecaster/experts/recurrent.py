@@ -40,17 +40,26 @@ class RecurrentExpert:
         version: its name in the registry, published with every forecast.
         season: that its training had, in steps when ``int``, in seconds when ``float``, 0 for none; streams take it
             over with the model unless another is declared.
+        further_seasons: that its training found beyond it, in seconds.
     """
 
     name = "recurrent"
 
     def __init__(
-        self, network: RecurrentForecaster, *, model: int, version: str, season: int | float, encoder: SeriesEncoder
+        self,
+        network: RecurrentForecaster,
+        *,
+        model: int,
+        version: str,
+        season: int | float,
+        encoder: SeriesEncoder,
+        further_seasons: tuple[float, ...] = (),
     ) -> None:
         self.network = network.eval()
         self.model = model
         self.version = version
         self.season = season
+        self.further_seasons = further_seasons
         self._encoder = encoder
         linear = self.network.linear
         self.linear = LinearExpert(linear, encoder) if linear is not None and linear.is_fitted else None

@@ -191,15 +191,22 @@ class SeriesEncoder:
         c["since_observed"][slot] += steps
 
     def ahead(
-        self, c: Columns, slots: IntArray, origin: FloatArray, scale: FloatArray
+        self, c: Columns, slots: IntArray, origin: FloatArray, scale: FloatArray, season: IntArray | None = None
     ) -> tuple[Float32Array, BoolArray]:
         """The value one season before each lead, relative to the origin.
+
+        Args:
+            c: columns of this encoder.
+            slots: rows of the streams, ``[B]``.
+            origin, scale: x_t and v_t, ``[B]``.
+            season: m in steps, 0 none, ``[B]``; ``None`` is each stream's own.
 
         Returns:
             ``(x_{t+h−m⌈h/m⌉} − x_t) / v_t`` for leads h = 1..H, unclipped, ``[B, H]``, 0 where the stream has no season
             or not yet a whole one behind it; and which streams have one, ``[B]``.
         """
-        season, last = c["season"][slots].astype(np.int64), c["tick"][slots] - 1
+        season = c["season"][slots].astype(np.int64) if season is None else season
+        last = c["tick"][slots] - 1
         known = (season > 0) & (last >= season) & (season <= self.ring_steps)
         if not known.any():
             return np.zeros((len(slots), self.horizon), np.float32), known

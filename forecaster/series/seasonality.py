@@ -16,7 +16,12 @@ _MIN_CORRELATION = 0.25
 
 
 def find_season(
-    values: FloatArray, step_seconds: float, *, max_steps: int, natural_seconds: Sequence[float] = NATURAL_SECONDS
+    values: FloatArray,
+    step_seconds: float,
+    *,
+    max_steps: int,
+    min_steps: int = 2,
+    natural_seconds: Sequence[float] = NATURAL_SECONDS,
 ) -> float:
     """Season of a regular series in seconds, 0.0 where it has none.
 
@@ -29,6 +34,7 @@ def find_season(
         values: equally spaced, oldest first, ``nan`` where missing, ``[T]``.
         step_seconds: spacing.
         max_steps: longest period of interest, in steps.
+        min_steps: shortest one.
         natural_seconds: periods to look at first.
 
     >>> hours = np.arange(24 * 20)
@@ -38,7 +44,7 @@ def find_season(
     x = np.asarray(values, np.float64)
     longest = min(max_steps, len(x) // _MIN_CYCLES)
     known = np.isfinite(x)
-    if longest < 2 or known.sum() < 0.5 * len(x) or step_seconds <= 0:
+    if longest < min_steps or known.sum() < 0.5 * len(x) or step_seconds <= 0:
         return 0.0
     flat = _flattened(x, known)
     if flat is None:
@@ -46,7 +52,7 @@ def find_season(
     correlation = _autocorrelation(flat, known, min(2 * longest + longest // 10, len(x) - 2))
 
     best_steps, best_strength = 0, 0.0
-    for steps in _candidates(correlation, step_seconds, longest, natural_seconds):
+    for steps in _candidates(correlation, step_seconds, min_steps, longest, natural_seconds):
         strength = _strength(correlation, steps, int(known.sum()))
         # Every multiple of a season repeats too; it has to say a good deal more to be one of its own.
         is_multiple = best_steps > 0 and steps % best_steps == 0
@@ -58,6 +64,30 @@ def find_season(
         if abs(best_steps * step_seconds - natural) <= 0.05 * natural:
             return float(natural)
     return float(best_steps * step_seconds)
+
+
+def find_longer_season(values: FloatArray, step_seconds: float, season_seconds: float, *, max_steps: int) -> float:
+    """Season, in seconds, of what a shorter one leaves: of the values without the mean of their phase in it.
+
+    A week over a day: that weekends are other days shows only when what all days share is gone. 0.0 where the rest has
+    no natural season of at least two of the shorter ones: over so many cycles, any other is mostly chance.
+
+    Args:
+        values, step_seconds, max_steps: as in `find_season`.
+        season_seconds: the one found, at least two steps.
+
+    >>> hours = np.arange(24 * 28)
+    >>> find_longer_season(np.sin(2 * np.pi * hours / 24) * (hours % 168 < 120), 3600.0, 86400.0, max_steps=336)
+    604800.0
+    """
+    season = round(season_seconds / step_seconds) if step_seconds > 0 else 0
+    if season < 2:
+        return 0.0
+    known, phase = np.isfinite(values), np.arange(len(values)) % season
+    total = np.bincount(phase[known], np.asarray(values, np.float64)[known], season)
+    profile = total / np.maximum(np.bincount(phase[known], minlength=season), 1)
+    found = find_season(values - profile[phase], step_seconds, max_steps=max_steps, min_steps=2 * season)
+    return found if found in NATURAL_SECONDS else 0.0
 
 
 def common_season(found: Sequence[float]) -> float:
@@ -111,7 +141,7 @@ def _autocorrelation(x: FloatArray, known: BoolArray, lags: int) -> FloatArray:
 
 
 def _candidates(
-    correlation: FloatArray, step_seconds: float, longest: int, natural_seconds: Sequence[float]
+    correlation: FloatArray, step_seconds: float, shortest: int, longest: int, natural_seconds: Sequence[float]
 ) -> list[int]:
     """Periods in steps worth a look: natural ones first, then local peaks, shortest first."""
     natural = [round(seconds / step_seconds) for seconds in natural_seconds]
@@ -119,7 +149,7 @@ def _candidates(
     peaks = np.flatnonzero((inner > correlation[:-2]) & (inner >= correlation[2:]) & (inner > _MIN_CORRELATION)) + 1
     # The highest peaks, so that a noisy series does not offer hundreds.
     peaks = np.sort(peaks[np.argsort(-correlation[peaks])][:20])
-    return [steps for steps in dict.fromkeys([*natural, *peaks.tolist()]) if 2 <= steps <= longest]
+    return [steps for steps in dict.fromkeys([*natural, *peaks.tolist()]) if shortest <= steps <= longest]
 
 
 def _strength(correlation: FloatArray, steps: int, count: int) -> float:

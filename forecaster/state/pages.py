@@ -24,7 +24,8 @@ Which network a row's hidden state belongs to stands in the row (column ``model`
 
 Formats 1 and 2 are read too. Their columns are those of `former_columns`; the description of format 1 is the array of
 names alone, and its rows are those of all n slots. What may differ between page and table: a column that the page
-does not have begins with its `Column.fill`. A column the table does not have, or has in another type or shape, is
+does not have begins with its `Column.fill`; columns by expert may be those of another number of seasons
+(`state/upgrade.py` `with_seasons`). A column the table does not have, or has in another type or shape, is
 refused, as is whatever is cut off or flipped: by name, as `PageCorrupt`. Decision 0009 says why.
 """
 
@@ -42,7 +43,7 @@ import numpy.typing as npt
 from forecaster.errors import PageCorrupt
 from forecaster.series.columns import Column
 from forecaster.state.streams import SCRATCH, StreamTable, schema_of
-from forecaster.state.upgrade import former_columns, upgraded
+from forecaster.state.upgrade import differs_in_seasons, former_columns, upgraded, with_seasons
 
 PAGE_SLOTS = 32
 
@@ -156,8 +157,7 @@ def decode_page(content: bytes, table: StreamTable) -> Page:
     rows = _split(content[_HEAD.size + text_length :], columns, held)
     if version == 1:
         rows = {name: array[owned] for name, array in rows.items()}
-    if version < _VERSION:
-        rows = upgraded(rows, table.columns)
+    rows = upgraded(rows, table.columns) if version < _VERSION else with_seasons(rows, table.columns)
     return Page(number, offset, version, model, names, rows)
 
 
@@ -209,7 +209,9 @@ def _own_columns(number: int, schema: str, description: _Description, known: Seq
                 "which this program does not know.",
                 hint=_SETTINGS_HINT,
             )
-        if (np.dtype(column.dtype).str, column.shape) != (dtype, shape):
+        if np.dtype(column.dtype).str == dtype and differs_in_seasons(column, shape):
+            ours[name] = column._replace(shape=shape)
+        elif (np.dtype(column.dtype).str, column.shape) != (dtype, shape):
             raise PageCorrupt(
                 f"State page {number} was written under schema {schema} and holds column {name!r} as {dtype} of shape "
                 f"{shape}, this program keeps {np.dtype(column.dtype).str} of shape {column.shape}.",

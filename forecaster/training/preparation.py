@@ -10,7 +10,7 @@ import numpy as np
 from forecaster.errors import TrainingFailed
 from forecaster.series.columns import BoolArray, FloatArray, IntArray
 from forecaster.series.encoder import SeriesEncoder
-from forecaster.series.seasonality import common_season, find_season
+from forecaster.series.seasonality import common_season, find_longer_season, find_season
 from forecaster.series.seasons import season_steps
 from forecaster.training.encoding import EncodedHistory, encode, hide
 from forecaster.training.history import History, Ticks, lay_out_ticks
@@ -33,6 +33,8 @@ class Prepared(NamedTuple):
     """In steps when ``int``, in seconds when ``float``, 0 for none."""
     data: EncodedHistory
     excluded: tuple[tuple[float, float], ...]
+    further_season: float = 0.0
+    """A longer one that was found beside it, in seconds; 0.0 for none."""
 
     def season_steps(self, encoder: SeriesEncoder, season: int | float | None = None) -> IntArray:
         """A season (``None``: the one found) as whole steps of each stream; 0 for none, or where it does not fit."""
@@ -59,6 +61,7 @@ def prepare(
     encoder: SeriesEncoder,
     *,
     season: int | float | None = None,
+    find_seasons: int = 1,
     step_seconds: float = 0.0,
     max_gap_steps: int = 24,
     max_streams: int = 512,
@@ -73,6 +76,7 @@ def prepare(
         history: what to learn from.
         encoder: the serving one, by its arguments.
         season: in steps when ``int``, in seconds when ``float``, 0 for none, ``None`` to find it.
+        find_seasons: 2 to find a longer one beside the one found.
         step_seconds, max_gap_steps: as serving's clock has them.
         max_streams, max_ticks: streams looked at, and newest ticks of each.
         copies: altered copies of each stream for which memory is to be left.
@@ -91,10 +95,14 @@ def prepare(
     sampled = History(newest).trim(_ENCODED_NUMBERS // (numbers * (1 + copies)))
     ticks = lay_out_ticks(list(sampled.streams.values()), max_gap_steps=max_gap_steps, step_seconds=step_seconds)
     steps_seconds = np.array([step_seconds or _usual_step(t) for t in ticks])
-    season = _found_season(ticks, steps_seconds, encoder.ring_steps) if season is None else season
+    further = 0.0
+    if season is None:
+        season = _found_season(ticks, steps_seconds, encoder.ring_steps)
+        if find_seasons > 1 and season > 0:
+            further = _found_season(ticks, steps_seconds, encoder.ring_steps, beyond=season)
     data = encode(encoder, ticks, _in_steps(season, steps_seconds, encoder.ring_steps))
     periods = tuple((float(first), float(last)) for first, last in exclude)
-    return Prepared(sampled, ticks, steps_seconds, season, hide(data, periods), periods)
+    return Prepared(sampled, ticks, steps_seconds, season, hide(data, periods), periods, further)
 
 
 def origins_among(data: EncodedHistory, rows: BoolArray) -> IntArray:
@@ -143,9 +151,17 @@ def _in_steps(season: int | float, steps_seconds: FloatArray, ring_steps: int) -
     return season_steps(season, steps_seconds, ring_steps) if season > 0 else np.zeros(len(steps_seconds), np.int64)
 
 
-def _found_season(ticks: Sequence[Ticks], steps_seconds: FloatArray, ring_steps: int) -> float:
-    """Season of the group, looked for in some of its streams, in seconds; 0.0 where there is none."""
+def _found_season(ticks: Sequence[Ticks], steps_seconds: FloatArray, ring_steps: int, *, beyond: float = 0.0) -> float:
+    """Season of the group, looked for in some of its streams, in seconds; 0.0 where there is none.
+
+    ``beyond`` is one that is known: then a longer one.
+    """
     chosen = np.unique(np.linspace(0, len(ticks) - 1, min(_SEASON_STREAMS, len(ticks))).astype(np.int64))
-    return common_season(
-        [find_season(ticks[k].values, float(steps_seconds[k]), max_steps=ring_steps - 1) for k in chosen]
-    )
+    found = []
+    for k in chosen:
+        values, step = ticks[k].values, float(steps_seconds[k])
+        if beyond:
+            found.append(find_longer_season(values, step, beyond, max_steps=ring_steps - 1))
+        else:
+            found.append(find_season(values, step, max_steps=ring_steps - 1))
+    return common_season(found)

@@ -60,6 +60,7 @@ def train_once(
     shape: NetworkShape | None = None,
     recipe: Recipe | None = None,
     season: int | float | None = None,
+    find_seasons: int = 1,
     step_seconds: float = 0.0,
     max_gap_steps: int = 24,
     steps: int = 400,
@@ -95,6 +96,7 @@ def train_once(
         shape: of a cold start; ``None`` is the default shape.
         recipe: how to train; ``None`` is the default recipe.
         season: in steps when ``int``, in seconds when ``float``, 0 for none, ``None`` to find it.
+        find_seasons: 2 to find a longer one beside it, which goes into the manifest and changes nothing here.
         step_seconds, max_gap_steps: as serving's clock has them.
         steps, max_seconds: of the fit; one from the champion's weights takes `WARM_SHARE` of the steps. A teacher's
             members have as many steps each, and all fits share the seconds.
@@ -116,6 +118,7 @@ def train_once(
         history,
         encoder,
         season=season,
+        find_seasons=find_seasons,
         step_seconds=step_seconds,
         max_gap_steps=max_gap_steps,
         max_streams=max_streams,
@@ -218,7 +221,9 @@ def train_once(
             readings=sampled.readings,
             streams_seen=len(history.streams),
         ),
-        season_seconds=(float(season),) if isinstance(season, float) and season > 0 else (),
+        season_seconds=tuple(
+            seconds for seconds in (season, prepared.further_season) if isinstance(seconds, float) and seconds > 0
+        ),
         season_steps=season if isinstance(season, int) else 0,
         scores=scores,
         parent=descends_from,

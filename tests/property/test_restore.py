@@ -11,6 +11,7 @@ import pytest
 from factories import START, forecasts_of, make_messy_records, make_pipeline, make_raw, make_recurrent, make_task
 
 from forecaster.clock import ManualClock
+from forecaster.codecs.forecast_json import decode_forecast
 from forecaster.codecs.json_codec import JsonCodec
 from forecaster.engine.feedback import RecordedFeedback
 from forecaster.engine.journal import decode_meta
@@ -43,15 +44,26 @@ class Bench:
         publishing: dict[str, Any] | None = None,
         feedback: Sequence[Feedback] = (),
         known_ahead: bool = False,
+        further_seasons: tuple[int | float | None, ...] = (),
         **rules: Any,
     ) -> None:
-        self.pipeline: Pipeline = make_pipeline(**SHAPES[cell], publishing=publishing, known_ahead=int(known_ahead))
+        self.pipeline: Pipeline = make_pipeline(
+            **SHAPES[cell], publishing=publishing, known_ahead=int(known_ahead), further_seasons=further_seasons
+        )
         self.codec = JsonCodec(known_ahead=("plan",) if known_ahead else (), horizon=self.pipeline.horizon)
         self.networks = {
             expert.version: expert
             for expert in (
-                make_recurrent(self.pipeline, seed=seed, model=seed, cell=cell, season=season, own_linear=_OWN)
-                for seed, season in ((1, 0), (2, 12))
+                make_recurrent(
+                    self.pipeline,
+                    seed=seed,
+                    model=seed,
+                    cell=cell,
+                    season=season,
+                    own_linear=_OWN,
+                    further_seasons=found,
+                )
+                for seed, season, found in ((1, 0, ()), (2, 12, (15.0,)))
             )
         }
         self.feedback = RecordedFeedback(feedback)
@@ -136,6 +148,44 @@ def test_a_killed_task_goes_on_as_if_it_had_never_died(cell: str, known_ahead: b
     assert any(b'"model":"gru-test-2"' in value for value in forecasts_of(killed.answers))
     assert killed.answers == never_killed.answers
     assert killed.committed == never_killed.committed == len(records)
+
+
+@pytest.mark.parametrize("further", [(5, 300.0), (None,)], ids=["declared", "found"])
+def test_a_killed_task_goes_on_with_the_seasons_it_had(further: tuple[int | float | None, ...]) -> None:
+    records = make_messy_records(np.random.default_rng(5), readings=30)
+    never_killed, killed = (Bench("rnn", further_seasons=further) for _ in range(2))
+
+    run(never_killed, records, np.random.default_rng(5), kills=0)
+    run(killed, records, np.random.default_rng(6), kills=8)
+
+    assert killed.replayed > 0
+    assert any(b'"seasonal_2":' in value for value in forecasts_of(never_killed.answers))
+    assert killed.answers == never_killed.answers
+
+
+def test_a_partition_goes_on_under_more_seasons_and_under_fewer() -> None:
+    """What its streams had learnt is kept: no stream begins anew, and the new season takes part at once."""
+    records = make_messy_records(np.random.default_rng(5), readings=30)
+    one, two = Bench("rnn"), Bench("rnn", further_seasons=(5,))
+    third = len(records) // 3
+    run(one, records[:third], np.random.default_rng(0), kills=0)
+
+    two.state, two.committed = dict(one.state), one.committed
+    run(two, records[: 2 * third], np.random.default_rng(1), kills=0)
+    one.state, one.committed = dict(two.state), two.committed
+    before, again = len(one.answers), one.start(records)
+
+    told = [decode_forecast(value) for value in forecasts_of(two.answers)]
+    assert any(forecast.experts.get("seasonal_2") for forecast in told)
+    one.commit(again, again.process(records[2 * third :], one.clock).records)
+    back = [decode_forecast(value) for value in forecasts_of(one.answers[before:])]
+    assert not any("seasonal_2" in forecast.experts for forecast in back)
+    ended = {raw.key.decode() for raw in records if raw.key and raw.value is None}
+    seqs: dict[str, list[int]] = {}
+    for forecast in [*map(decode_forecast, forecasts_of(one.answers[:before])), *told, *back]:
+        seqs.setdefault(forecast.stream_id, []).append(forecast.seq)
+    assert len(seqs) == 40
+    assert all(found == list(range(1, len(found) + 1)) for name, found in seqs.items() if name not in ended)
 
 
 class GroupedBench(Bench):

@@ -42,6 +42,26 @@ def make_case(
     return pipeline, task
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_answers_by_several_seasons_are_the_same_bytes_however_records_fall_into_polls_and_waves(seed: int) -> None:
+    """One declared in steps, one as a duration that fits some streams alone, one that comes with the second model."""
+    rng = np.random.default_rng([seed, 7])
+    records = make_messy_records(rng, readings=24)
+
+    def make_seasonal(max_wave: int) -> PartitionTask:
+        pipeline = make_pipeline(ring_steps=16, declared_season=3, further_seasons=(4, 300.0, None))
+        task = make_task(pipeline, recurrent=make_recurrent(pipeline), boundary_records=BOUNDARY, max_wave=max_wave)
+        task.schedule(make_recurrent(pipeline, seed=2, model=2, season=12, further_seasons=(0.0, 0.0, 15.0)))
+        return task
+
+    expected = answers(make_seasonal(64), records, [])
+    found = answers(make_seasonal(int(rng.integers(1, 40))), records, random_polls(rng, len(records)))
+
+    for expert in ("seasonal_2", "seasonal_3", "seasonal_4"):
+        assert any(decode_forecast(value).experts.get(expert) for value in forecasts_of(expected))
+    assert found == expected
+
+
 GROUPS = GroupRules([GroupRule("odd", ("*[13579]",)), GroupRule("m2", ("m2?", "m2"))])
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import pytest
 from factories import START, make_raw
 
 from forecaster.anomaly.detector import AnomalyRules
 from forecaster.anomaly.presets import PRESETS
-from forecaster.app import build_daemon, build_detector, build_encoder, state_terms
+from forecaster.app import build_daemon, build_detector, build_encoder, state_terms, train_challenger
 from forecaster.codecs.avro import MARKER
 from forecaster.codecs.forecast_avro import read_forecast
 from forecaster.models.artifact import DataSpan, ModelArtifact
@@ -21,6 +22,7 @@ from forecaster.models.hyperparameters import HyperParameters
 from forecaster.models.network import RecurrentForecaster
 from forecaster.settings import Settings, load_settings
 from forecaster.stores.registry_directory import DirectoryRegistry
+from forecaster.training.history import History, Series
 from forecaster.transports.memory import MemorySink, MemorySource
 
 
@@ -38,13 +40,13 @@ def make_settings(tmp_path: Path, **more: Any) -> Settings:
     )
 
 
-def promote(settings: Settings, **overrides: Any) -> str:
+def promote(settings: Settings, *, season_seconds: tuple[float, ...] = (), **overrides: Any) -> str:
     """An untrained network becomes champion of the registry of the settings."""
     features = build_encoder(settings).feature_names
     shape: dict[str, Any] = {"horizon": 4, "hidden": 8, "feature_names": features, "used_features": features}
     network = RecurrentForecaster.seeded(HyperParameters(**(shape | overrides)), 1)
     span = DataSpan(first=START, last=START + 1, streams=1, readings=2)
-    artifact = ModelArtifact.create(network, created=START, data=span)
+    artifact = ModelArtifact.create(network, created=START, data=span, season_seconds=season_seconds)
     registry = DirectoryRegistry(settings.registry.directory)
     registry.put(artifact)
     registry.promote(artifact.version, {}, now=START)
@@ -140,3 +142,35 @@ def test_what_is_known_ahead_is_a_term_of_the_state_only_where_something_is() ->
     told = load_settings({"readings": {"known_ahead": ["tariff"]}})
 
     assert state_terms(told) == state_terms(load_settings()) | {"readings.known_ahead": ("tariff",)}
+
+
+@pytest.mark.parametrize(
+    ("forecast", "experts"),
+    [({}, {"seasonal"}), ({"find_seasons": 2}, {"seasonal", "seasonal_2"}), ({"seasons": [5]}, {"seasonal"})],
+    ids=["one", "two", "declared"],
+)
+def test_a_longer_season_of_the_model_takes_part_where_it_was_asked_for(
+    tmp_path: Path, forecast: dict[str, Any], experts: set[str]
+) -> None:
+    settings = make_settings(tmp_path, forecast={"horizon": 4, **forecast})
+    promote(settings, season_seconds=(5.0, 10.0))
+
+    told = answers(settings)
+
+    assert {name for answer in told for name in answer["experts"] if name.startswith("seasonal")} == experts
+
+
+def test_a_training_looks_for_as_many_seasons_as_the_settings_say(tmp_path: Path) -> None:
+    hours, day = np.arange(24 * 7 * 4), 86_400.0
+    values = 3.0 * np.sin(hours * 2 * np.pi / 24) - 2.0 * (hours % 168 >= 120)
+    values += 0.3 * np.random.default_rng(0).standard_normal(len(hours))
+    history = History({"s": Series(START + 3_600.0 * hours, values)})
+
+    def found(**forecast: Any) -> tuple[float, ...]:
+        settings = make_settings(tmp_path, forecast={"horizon": 4, **forecast}, training={"mode": "off", "steps": 1})
+        outcome = train_challenger(settings, history, champion=None, now=START, max_seconds=1e9)
+        return outcome.artifact.manifest.season_seconds
+
+    assert found() == (day,)
+    assert found(find_seasons=2) == (day, 7 * day)
+    assert found(find_seasons=2, seasons=["1d"]) == (day,)

@@ -9,7 +9,15 @@ import pytest
 
 from forecaster.app import build_group_pipelines, build_pipeline, state_terms
 from forecaster.errors import ConfigurationError
-from forecaster.settings import Settings, build_groups, declared_season, group_settings, load_settings, to_environment
+from forecaster.settings import (
+    Settings,
+    build_groups,
+    declared_season,
+    further_seasons,
+    group_settings,
+    load_settings,
+    to_environment,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +54,20 @@ def test_pipelines_of_groups_keep_the_same_columns() -> None:
 
     assert set(pipelines) == {"rooms", "hr"}
     assert all(pipeline.columns == build_pipeline(settings).columns for pipeline in pipelines.values())
+
+
+@pytest.mark.parametrize("forecast", [{"seasons": [24, 168]}, {"find_seasons": 2}])
+def test_a_group_with_a_season_of_its_own_has_no_further_one_in_columns_that_are_common(
+    forecast: dict[str, Any],
+) -> None:
+    settings = make_settings({"name": "rooms", "season": 12}, {"name": "rest"}, forecast=forecast)
+
+    rooms, rest = (group_settings(settings, name) for name in ("rooms", "rest"))
+
+    assert (declared_season(rooms), further_seasons(rooms)) == (12, (0,))
+    assert further_seasons(rest) == further_seasons(settings) != (0,)
+    assert build_group_pipelines(settings)["rooms"].columns == build_pipeline(settings).columns
+    assert build_pipeline(settings).experts[3] == "seasonal_2"
 
 
 def test_a_group_of_another_topic_is_none_here_and_one_field_alone_is_every_stream() -> None:

@@ -10,7 +10,15 @@ import pytest
 from pydantic import SecretStr
 
 from forecaster.errors import ConfigurationError
-from forecaster.settings import Settings, declared_season, load_settings, parse_duration, parse_season, to_environment
+from forecaster.settings import (
+    Settings,
+    declared_season,
+    further_seasons,
+    load_settings,
+    parse_duration,
+    parse_season,
+    to_environment,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +144,15 @@ def test_a_season_is_steps_or_a_duration(season, declared):
 
 def test_no_season_is_left_to_training():
     assert declared_season(load_settings()) is None
+    assert further_seasons(load_settings()) == ()
+    assert further_seasons(load_settings({"forecast": {"find_seasons": 2}})) == (None,)
+
+
+def test_each_season_beyond_the_first_is_a_further_one_and_none_is_looked_for_then():
+    settings = load_settings({"forecast": {"seasons": [24, "7d", 100], "find_seasons": 2}})
+
+    assert declared_season(settings) == 24
+    assert further_seasons(settings) == (604_800.0, 100)
 
 
 @pytest.mark.parametrize("season", ["365d", "1d", "12h", "250ms", "24"])
@@ -161,7 +178,14 @@ def test_a_parsed_season_can_be_parsed_again(season):
         ({"forecast": {"quantiles": [0.1, 0.5, 0.8]}}, ["symmetric", "[0.1, 0.5, 0.8]"]),
         ({"forecast": {"seasons": ["soon"]}}, ["forecast.seasons", "24", "1d", "'soon'"]),
         ({"forecast": {"seasons": [-3]}}, ["forecast.seasons", "below 0", "-3"]),
-        ({"forecast": {"seasons": [24, 168]}}, ["forecast.seasons", "at most 1"]),
+        ({"forecast": {"seasons": [1, 2, 3, 4, 5]}}, ["forecast.seasons", "at most 4"]),
+        ({"forecast": {"seasons": [24, 24]}}, ["forecast", "differ", "[24, 24]"]),
+        ({"forecast": {"seasons": [24, 0]}}, ["forecast", "0 stands alone", "[24, 0]"]),
+        ({"forecast": {"seasons": [24, 400]}}, ["forecast.seasons 400", "streams.ring_steps 336", "at least 401"]),
+        (
+            {"forecast": {"seasons": ["1d", "7d"]}, "streams": {"step_seconds": "15m"}},
+            ["forecast.seasons 604800s is 672 steps", "streams.step_seconds 900", "at least 673"],
+        ),
         ({"forecast": {"seasons": [400]}}, ["forecast.seasons 400", "streams.ring_steps 336", "at least 401"]),
         ({"readings": {"minimum": 5, "maximum": 5}}, ["minimum 5", "maximum 5"]),
         ({"readings": {"fields": ["timestamp"]}}, ["used twice", "'timestamp'"]),

@@ -42,6 +42,17 @@ def test_a_stream_is_described_as_its_last_forecast_has_it():
     assert detail["coverage"] == pytest.approx(forecast.coverage, abs=5e-5)
 
 
+def test_details_hold_the_seasons_of_a_stream_in_steps():
+    pipeline = make_pipeline(declared_season=6, further_seasons=(12, 0))
+    task = make_task(pipeline)
+    process(task, [make_raw(offset, value=float(offset % 5)) for offset in range(14)])
+
+    detail = Inspector().detail(task, "a")
+
+    assert (detail["season_steps"], detail["further_season_steps"]) == (6, [12, 0])
+    assert "seasonal_2" in detail["experts"]
+
+
 def test_details_hold_width_and_shares_of_the_experts_at_each_anchor_lead():
     values = np.round(20 + np.cumsum(np.random.default_rng(0).standard_normal(100)), 3).tolist()
     inspector, task, forecast = watched(values, recurrent=True)

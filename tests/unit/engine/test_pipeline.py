@@ -341,6 +341,62 @@ def test_a_declared_season_is_in_steps_or_in_seconds_and_holds_from_the_tenth_re
     assert seasons == [0] * 9 + [expected] * 3
 
 
+@pytest.mark.parametrize(("declared", "expected"), [(12, 12), (120.0, 12), (95.0, 0), (None, 0)])
+def test_a_further_season_is_in_steps_or_in_seconds_and_holds_from_the_tenth_reading(declared, expected):
+    stream = Stream(network=False, declared_season=6, further_seasons=(declared,))
+
+    steps = []
+    for value in walk(12):
+        stream.read(value)
+        steps.append(stream.pipeline.further_steps(stream.table.arrays, np.array([1]), None).tolist())
+
+    assert steps == [[[0]]] * 9 + [[[expected]]] * 3
+
+
+def test_a_further_season_that_training_found_comes_with_the_model():
+    stream = Stream(further_seasons=(None,))
+    arrays, slot = stream.table.arrays, np.array([1])
+    for value in walk(20):
+        stream.read(value)
+    assert stream.pipeline.further_steps(arrays, slot, stream.recurrent).tolist() == [[0]]
+
+    stream.recurrent = make_recurrent(stream.pipeline, seed=2, model=2, season=60.0, further_seasons=(120.0,))
+    before = stream.pipeline.further_steps(arrays, slot, stream.recurrent).tolist()
+    stream.read(51.0)
+
+    assert before == [[0]], "the stream has not taken the model over"
+    assert stream.pipeline.further_steps(arrays, slot, stream.recurrent).tolist() == [[12]]
+
+
+def test_a_further_season_lets_a_baseline_of_its_own_repeat_it():
+    """Days of four steps, of which every third is another one: the day before misleads, three days before do not."""
+    stream = Stream(network=False, declared_season=4, further_seasons=(12,))
+    days = [10.0, 14.0, 9.0, 22.0] * 2 + [40.0, 33.0, 35.0, 30.0]
+    rng = np.random.default_rng(0)
+    values = [days[n % 12] + 0.1 * rng.standard_normal() for n in range(240)]
+
+    for value in values:
+        quantiles = stream.read(value)
+
+    place = stream.pipeline.experts.index("seasonal_2")
+    points, _ = stream.pipeline.pending.made_at(stream.table.arrays, 1, 239)
+    said = points[:, place] + stream.column("anchor")
+    np.testing.assert_allclose(said, [values[239 + lead - 12] for lead in (1, 2, 4)], rtol=1e-6)
+    assert stream.answers.weights[0, place] > 0.9
+    np.testing.assert_allclose(quantiles[:, 1], days[:4], atol=0.5)
+
+
+@pytest.mark.parametrize("declared", [0, None], ids=["declared as none", "none found"])
+def test_a_season_that_a_stream_does_not_have_changes_no_forecast(declared):
+    """Of the same readings, beside one season: the forecasts are those of a pipeline that looks for no other."""
+    one, two = Stream(declared_season=6), Stream(declared_season=6, further_seasons=(declared,))
+
+    for value in walk(80):
+        np.testing.assert_array_equal(one.read(value), two.read(value))
+
+    assert two.answers.weights[0, two.pipeline.experts.index("seasonal_2")] == 0
+
+
 def test_a_season_lets_the_baseline_repeat_it():
     stream = Stream(network=False, declared_season=6)
     pattern = [10.0, 14.0, 9.0, 22.0, 11.0, 3.0]

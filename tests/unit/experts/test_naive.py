@@ -42,6 +42,17 @@ def test_seasonal_naive_repeats_the_season_where_there_is_one():
     assert np.isfinite(points).all()
 
 
+def test_seasonal_naive_of_a_further_season_repeats_that_one_and_says_so():
+    weekly = np.array([[1.0, 2.0, 3.0, 4.0]] * 2, np.float32), np.array([False, True])
+    at = make_origins(further=((np.zeros((2, 4), np.float32), np.zeros(2, bool)), weekly))
+
+    points, available = SeasonalNaive(2).forecast({}, at)
+
+    assert [SeasonalNaive(place).name for place in range(3)] == ["seasonal", "seasonal_2", "seasonal_3"]
+    assert available.tolist() == [False, True]
+    assert points[1].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
 def test_the_damped_level_returns_a_twentieth_of_what_is_left_at_each_step():
     """Stepped by hand: two scales away from its level, a stream is 5 % nearer after one step, and so on."""
     points, available = DampedLevel(horizon=4).forecast({}, make_origins())

@@ -3,9 +3,9 @@ import csv
 import numpy as np
 import pytest
 
-from forecaster.series.seasonality import common_season, find_season
+from forecaster.series.seasonality import common_season, find_longer_season, find_season
 
-HOUR, DAY = 3_600.0, 86_400.0
+HOUR, DAY, WEEK = 3_600.0, 86_400.0, 604_800.0
 
 
 def daily(steps_a_day, days, *, noise=0.5, seed=0, shape=np.sin):
@@ -112,3 +112,31 @@ def test_heart_rate_has_no_season(data_directory, number):
     values = np.loadtxt(data_directory / f"heart/mit_hr/hr.{number}.txt")
 
     assert find_season(values, 0.5, max_steps=335) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_week_is_found_in_what_days_leave_through_noise_and_gaps(seed):
+    rng = np.random.default_rng([seed, 1])
+    hours = np.arange(24 * 7 * 8)
+    values = daily(24, 56, seed=seed) - 1.0 * (hours % 168 >= 120) + 0.001 * hours
+    values[rng.random(len(values)) < 0.1] = np.nan
+
+    assert find_season(values, HOUR, max_steps=335) == DAY
+    assert find_longer_season(values, HOUR, DAY, max_steps=335) == WEEK
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("rest", ["white", "autoregressive"])
+def test_days_that_are_all_alike_leave_no_longer_season(rest, seed):
+    steps = np.random.default_rng(seed).normal(size=24 * 60)
+    values = steps.copy()
+    if rest == "autoregressive":
+        for t in range(1, len(steps)):
+            values[t] = 0.97 * values[t - 1] + steps[t]
+
+    assert find_longer_season(values + daily(24, 60, noise=0.0), HOUR, DAY, max_steps=335) == 0.0
+
+
+@pytest.mark.parametrize("values", [np.zeros(0), np.full(500, np.nan), daily(24, 20, noise=0.0)])
+def test_where_a_season_leaves_nothing_there_is_no_longer_one(values):
+    assert find_longer_season(values, HOUR, DAY, max_steps=335) == 0.0

@@ -1,6 +1,10 @@
 import numpy as np
+import pytest
+from factories import make_pipeline
 
 from forecaster.series.columns import Column, allocate
+from forecaster.state.pages import decode_page, encode_page, restore_page
+from forecaster.state.streams import StreamTable
 from forecaster.state.upgrade import former_columns, upgraded
 
 CELLS, POINTS, LEVELS, ANCHORS = 7, 4, 3, 3
@@ -76,3 +80,32 @@ def test_a_table_without_forecasts_is_left_as_it_is():
 
     assert former_columns(columns) == list(columns)
     assert upgraded(rows, columns) == rows
+
+
+BY_EXPERT = ("regret", "inverse_rate", "regret_bound", "spread", "pending_points")
+
+
+@pytest.mark.parametrize(("before", "after"), [((), (12,)), ((12,), ()), ((12,), (12, 24)), ((12, 24), (12,))])
+def test_a_page_of_another_number_of_seasons_keeps_what_both_know_by_the_name_of_the_expert(before, after):
+    """Every expert's numbers are its own: whoever stands in another's place now would show them."""
+    old, new = (make_pipeline(further_seasons=seasons) for seasons in (before, after))
+    written, read = (StreamTable(pipeline.columns, max_streams=10) for pipeline in (old, new))
+    slot = written.slot("a")
+    for k, column in enumerate(written.columns):
+        written.arrays[column.name][slot] = k
+    for name in BY_EXPERT:
+        written.arrays[name][slot] = 10 + np.arange(written.arrays[name].shape[-1])
+
+    page = encode_page(written, 0, 5, model=None)
+    [restored] = restore_page(read, decode_page(page, read))
+
+    for column in read.columns:
+        found, kept = read.arrays[column.name][restored], written.arrays[column.name][slot]
+        if column.name not in BY_EXPERT:
+            np.testing.assert_array_equal(found, kept)
+            continue
+        for place, expert in enumerate(new.experts[: found.shape[-1]]):
+            if expert in old.experts:
+                np.testing.assert_array_equal(found[:, place], kept[:, old.experts.index(expert)])
+            else:
+                assert (np.isnan(found[:, place]) if column.name == "pending_points" else found[:, place] == 0).all()

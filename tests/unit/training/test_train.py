@@ -57,6 +57,24 @@ def test_first_training_on_learnable_streams_is_promoted_and_says_what_it_saw(ma
     assert len(outcome.leads.challenger) == 4
 
 
+def test_a_longer_season_that_was_asked_for_goes_into_the_manifest_and_changes_nothing_else(make_history, train):
+    hours = np.arange(1_000)
+    history = History(
+        {
+            name: Series(s.times, s.values - 2.0 * (k + 1) * (hours % 168 >= 120))
+            for k, (name, s) in enumerate(make_history(3, 1_000).streams.items())
+        }
+    )
+    arguments = {"encoder": SeriesEncoder(ring_steps=200, horizon=4), "steps": 5}
+
+    one, two = (train(history, find_seasons=count, **arguments) for count in (1, 2))
+
+    assert one.artifact.manifest.season_seconds == (DAY,)
+    assert two.artifact.manifest.season_seconds == (DAY, 7 * DAY)
+    assert one.artifact.weights == two.artifact.weights
+    assert one.season_seconds == two.season_seconds == DAY
+
+
 def test_same_arguments_give_the_same_weights_and_another_seed_gives_others(make_history, train):
     history = make_history(2, 400)
 
