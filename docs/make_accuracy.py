@@ -215,7 +215,7 @@ def _section(result: dict[str, Any]) -> str:
         _row(["---"] * len(_COLUMNS)),
         _row(["forecaster", *_cells(runs)]),
         _row(["the engine without a network", *_cells([bare])]),
-        *([_row(_seasonal_cells(bare))] if "sql_seasonal" in bare["pooled"]["all"] and best else []),
+        *([_row(_seasonal_cells(bare))] if best and bare["pooled"]["all"].get("sql_seasonal") else []),
         "",
         f"Trainings a run: {len(runs[0]['trainings'])}, of which promoted: {_listed(promoted)}; "
         f"{mean(run['timing']['cpu_seconds'] for run in runs):.0f} s of processor time, trainings and all.",
