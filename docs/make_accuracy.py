@@ -16,11 +16,6 @@ SETS = ("etth1", "air", "nab", "heart", "etth1_60")
 
 _HEAD = """# Accuracy
 
-The last set, ETTh1 with one training, is of the present engine. The other files were written before streams had linear
-weights of their own; what those change, seed 0 on each set, is in
-[0014](decisions/0014-linear-weights-of-a-streams-own.md) and
-[0020](decisions/0020-the-linear-forecast-sees-what-the-network-sees.md), until `make accuracy` has been run again.
-
 Every figure here is read by `python docs/make_accuracy.py` from a file in `benchmarks/results/`, which
 `python benchmarks/accuracy_sets.py` writes (the public series beside the checkout; `make accuracy` does both). It runs
 the command named at each set, with every other setting at its default: `forecaster backtest` plays the readings to the
