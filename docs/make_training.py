@@ -14,6 +14,7 @@ sys.path.insert(0, str(DOCS.parent / "benchmarks"))
 
 from training_techniques import RESULT, TECHNIQUES  # noqa: E402 - it lies beside the checkout's other scripts
 
+KNOWN_AHEAD = RESULT.with_name("known_ahead.json")
 COST = RESULT.with_name("training_cost.json")
 
 _HEAD = """\
@@ -208,9 +209,31 @@ def render() -> str:
     measured = {key.split("/")[1] for key in found["cells"]}
     if waiting := [shown for name, (shown, _) in TECHNIQUES.items() if name not in measured]:
         parts.append(f"\nNot measured yet: {'; '.join(waiting)}.\n")
+    if KNOWN_AHEAD.exists():
+        parts.append(_known_ahead(json.loads(KNOWN_AHEAD.read_text())))
     if COST.exists():
         parts.append(_cost(json.loads(COST.read_text())))
     return "".join(parts)
+
+
+def _known_ahead(found: dict[str, Any]) -> str:
+    """What `benchmarks/known_ahead.py` found: errors by lead, means over seeds and their spread."""
+    seeds = list(next(iter(found["cells"].values())))
+    who = {"mixture": "published", "network": "network alone", "linear": "linear forecast alone"}
+    lines = [
+        "\n### A plan known ahead: made-up hourly streams\n",
+        "`python benchmarks/known_ahead.py`\n",
+        f"{found['streams']} streams, {found['rows']:,} rows, that follow shifts which begin and end at random; one "
+        f"training of {found['steps']} steps after 30 % of the rows; seeds {', '.join(seeds)}. Mean absolute error as a "
+        "share of the last value's, by lead:\n",
+        f"| told of the shifts | | {' | '.join(map(str, found['leads']))} |",
+        f"|---|---|{'---|' * len(found['leads'])}",
+    ]
+    for told, by_seed in found["cells"].items():
+        for name, shown in who.items():
+            columns = zip(*(cell[name] for cell in by_seed.values()), strict=True)
+            lines.append(f"| {told} | {shown} | {' | '.join(_spread(list(column), '.3f') for column in columns)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _cost(found: dict[str, Any]) -> str:
