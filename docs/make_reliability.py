@@ -112,7 +112,7 @@ def mutations() -> str:
         (
             name,
             f"`{entry['file']}`",
-            ", ".join(f"`{test.rpartition('/')[2].partition('::')[0]}`" for test in entry["tests"]),
+            ", ".join(f"`{test.partition('::')[0]}`" for test in entry["tests"]),
             "red" if entry["is_noticed"] else "**green**",
             f"{entry['date']}, {entry['commit']}",
         )

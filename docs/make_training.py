@@ -224,8 +224,8 @@ def _known_ahead(found: dict[str, Any]) -> str:
         "\n### A plan known ahead: made-up hourly streams\n",
         "`python benchmarks/known_ahead.py`\n",
         f"{found['streams']} streams, {found['rows']:,} rows, that follow shifts which begin and end at random; one "
-        f"training of {found['steps']} steps after 30 % of the rows; seeds {', '.join(seeds)}. Mean absolute error as a "
-        "share of the last value's, by lead:\n",
+        f"training of {found['steps']} steps after 30 % of the rows; seeds {', '.join(seeds)}. Mean absolute error as "
+        "a share of the last value's, by lead:\n",
         f"| told of the shifts | | {' | '.join(map(str, found['leads']))} |",
         f"|---|---|{'---|' * len(found['leads'])}",
     ]

@@ -921,6 +921,10 @@ def _check_groups(settings: Settings) -> None:
         for season in effective.forecast.seasons:
             if isinstance(season, int) and season + 1 > settings.streams.ring_steps:
                 raise ValueError(f"groups: season {season} of {group.name} does not fit streams.ring_steps")
+        try:
+            _check_further_seasons(effective)
+        except ValueError as error:
+            raise ValueError(f"groups: {group.name}: {error}") from None
 
 
 def training_settings(settings: Settings) -> dict[str, Any]:

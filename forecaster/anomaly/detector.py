@@ -115,9 +115,9 @@ class Verdicts(NamedTuple):
     lower: FloatArray
     upper: FloatArray
 
-    def first(self, rows: int) -> Verdicts:
-        """What was found in the first rows of the wave."""
-        return Verdicts(*(found[:rows] for found in self))  # type: ignore[arg-type] # each array keeps its type
+    def part(self, rows: slice) -> Verdicts:
+        """What was found in these rows of the wave."""
+        return Verdicts(*(found[rows] for found in self))  # type: ignore[arg-type] # each array keeps its type
 
 
 def direction(cause: int, *, is_above: bool) -> Direction:

@@ -117,6 +117,7 @@ def describe_stream(
     from forecaster.engine.inspection import Inspector
     from forecaster.errors import StateError
     from forecaster.experts.recurrent import model_number
+    from forecaster.settings import further_seasons, group_settings
     from forecaster.state.pages import restore_page
 
     pipeline = build_pipeline(settings)
@@ -140,8 +141,15 @@ def describe_stream(
     served += [*meta.group_versions.values(), *(version for _, _, version in meta.group_switches)]
     versions = [version for version in served if version is not None and model_number(version) == number]
     waiting = pipeline.pending.waiting(columns, slot)
+    detail = Inspector().detail(task, stream_id)
+    declared = further_seasons(group_settings(settings, task.group(slot)))
     return {
-        **Inspector().detail(task, stream_id),
+        **detail,
+        # What a training found stands in the model, which is not read here.
+        "further_season_steps": [
+            None if season is None else steps
+            for season, steps in zip(declared, detail["further_season_steps"], strict=True)
+        ],
         "model": versions[0] if versions else None,
         "pending": dict(zip(map(str, pipeline.leads), waiting.tolist(), strict=True)),
         "kept": {

@@ -239,7 +239,7 @@ class Pipeline:
             weights[:real],
             c["readings"][slots[:real]],
             self.recent_score.coverage(c, slots[:real]),
-            None if verdicts is None else verdicts.first(real),
+            None if verdicts is None else verdicts.part(slice(real)),
         )
         if self.withholding is not None:
             answers.withheld = self.withholding.decide(
@@ -355,10 +355,13 @@ class Pipeline:
 
     def _season(self, c: Columns, slots: IntArray, recurrent: RecurrentExpert | None) -> IntArray:
         """The season each stream should have, in steps, ``[B]``."""
-        season = self._declared_season
-        if season is None:
-            season = recurrent.season if recurrent else 0
-        return self._in_steps(c, slots, season)
+        return self._in_steps(c["step"][slots], self._first_season(recurrent))
+
+    def _first_season(self, recurrent: RecurrentExpert | None) -> int | float:
+        """In steps when ``int``, in seconds when ``float``; 0 for none."""
+        if self._declared_season is not None:
+            return self._declared_season
+        return recurrent.season if recurrent else 0
 
     def further_steps(self, c: Columns, slots: IntArray, recurrent: RecurrentExpert | None) -> IntArray:
         """The seasons of each stream beyond its first, in steps, 0 none, ``[B, K]``.
@@ -371,17 +374,29 @@ class Pipeline:
         ripe = (c["readings"][slots] >= ADOPTION_READINGS) & (slots != SCRATCH)
         adopted = ripe & (c["model"][slots] == recurrent.model) if recurrent else np.zeros_like(ripe)
         found = recurrent.further_seasons if recurrent else ()
+        step = self._steady_step(c, slots, recurrent)
         for place, season in enumerate(self._further_seasons):
             if season is not None:
-                steps[:, place] = np.where(ripe, self._in_steps(c, slots, season), 0)
+                steps[:, place] = np.where(ripe, self._in_steps(step, season), 0)
             elif place < len(found):
-                steps[:, place] = np.where(adopted, self._in_steps(c, slots, found[place]), 0)
+                steps[:, place] = np.where(adopted, self._in_steps(step, found[place]), 0)
         return steps
 
-    def _in_steps(self, c: Columns, slots: IntArray, season: int | float) -> IntArray:
+    def _steady_step(self, c: Columns, slots: IntArray, recurrent: RecurrentExpert | None) -> FloatArray:
+        """The step by which long seasons are counted: that which the first season stands for, where it is near.
+
+        A learnt step wavers with every reading, and with it a week of 672 of them by several.
+        """
+        step, first, season = c["step"][slots], c["season"][slots].astype(np.float64), self._first_season(recurrent)
         if isinstance(season, int):
-            return np.full(len(slots), season, np.int64)
-        return season_steps(season, c["step"][slots], self.encoder.ring_steps)
+            return step
+        steady = np.divide(season, first, out=np.zeros_like(step), where=first > 0)
+        return np.where(np.abs(steady - step) <= 0.05 * step, steady, step)
+
+    def _in_steps(self, step: FloatArray, season: int | float) -> IntArray:
+        if isinstance(season, int):
+            return np.full(len(step), season, np.int64)
+        return season_steps(season, step, self.encoder.ring_steps)
 
     def _losses(self, c: Columns, wave: Wave) -> FloatArray:
         """Mean pinball of the published forecasts that this reading settles, ``[B, A]``; ``nan`` where none was."""

@@ -10,7 +10,7 @@ the records alone: not on how polls cut them, not on the time of day.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from forecaster.engine.publisher import Publisher
 from forecaster.engine.report import GroupReport, LeadScores, StepReport
 from forecaster.engine.side_by_side import SideBySide
 from forecaster.engine.switches import Networks, SwitchPlan
-from forecaster.engine.wave import WaveBuilder
+from forecaster.engine.wave import Wave, WaveBuilder
 from forecaster.experts.recurrent import RecurrentExpert
 from forecaster.models.decisions import LiveScore, Trial
 from forecaster.ports import FeedbackLog, HistorySink
@@ -69,9 +69,14 @@ class TaskResult:
     waves: list[tuple[int, float]] = field(default_factory=list)
     """(streams, seconds) of each wave."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By stage: decode, step, beside (a trial's second model), publish (making the records)."""
+    """By stage: decode (and all that is none of the others), step, beside (a trial's second model), publish (making the
+    records)."""
     forecasts: int = 0
     dead_letters: int = 0
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Add to what a stage took."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 class PartitionTask:
@@ -245,6 +250,14 @@ class PartitionTask:
     def process(self, records: Sequence[RawRecord], clock: Clock) -> TaskResult:
         """Answer records of this partition, in offset order; ``clock`` only measures."""
         started = clock.monotonic()
+        result = self.receive(records, clock)
+        self._flush(result, clock)
+        result.spend("decode", clock.monotonic() - started - sum(result.seconds.values()))
+        return result
+
+    def receive(self, records: Sequence[RawRecord], clock: Clock) -> TaskResult:
+        """Take records in, in offset order; what is left to step are the `waves`. `process` does both."""
+        started = clock.monotonic()
         result = TaskResult(StepReport(LeadScores.zero(self._pipeline.leads)))
         if self._plan and self._block is None and self._keeper is None and records:
             self.networks = self._plan.networks(self.partition, records[0].offset, self.groups.names)
@@ -265,9 +278,7 @@ class PartitionTask:
                 else:
                     self._forget(decoded, result, clock)
             self._next_offset = raw.offset + 1
-        self._flush(result, clock)
-        whole = clock.monotonic() - started
-        result.seconds["decode"] = whole - sum(result.seconds.values())
+        result.spend("decode", clock.monotonic() - started - sum(result.seconds.values()))
         return result
 
     def _mark(self, offset: int) -> Mark:
@@ -303,36 +314,53 @@ class PartitionTask:
             return keeper.was_refused(raw.offset, observation.field)
         return keeper.is_settled(slot, self._position)
 
-    def _flush(self, result: TaskResult, clock: Clock) -> None:
-        """Step the waves built so far."""
-        for wave in self._builder.cut():
-            started = clock.monotonic()
-            network, side = self.networks.get(wave.group), self._sides.get(wave.group)
-            pipeline = self.pipeline(wave.group)
-            step = pipeline.step(self.table.arrays, wave, network, keep_losses=side is not None)
-            stepped = clock.monotonic()
-            spent = [("step", stepped - started)]
-            if side is not None:
-                side.step(wave, step)
-                before, stepped = stepped, clock.monotonic()
-                spent.append(("beside", stepped - before))
-            if self._keeper:
-                oldest = min(self._readings[tag][0].offset for tag in wave.tags)
-                self._keeper.changed(wave.slots, oldest, clock.monotonic())
-            if not (self._keeper and self._keeper.is_replaying):
-                self._publish(step, network, result)
-            scores = step.report.scores
-            losses, settled = float(scores.abs_error.sum()) / 2, float(scores.settled.sum())  # pinball of the median
-            step.report.groups[wave.group] = GroupReport(step.report.accepted, losses, settled)
-            result.report.add(step.report)
-            result.waves.append((len(wave), spent[0][1]))
-            spent.append(("publish", clock.monotonic() - stepped))
-            for stage, seconds in spent:
-                result.seconds[stage] = result.seconds.get(stage, 0.0) + seconds
+    def waves(self) -> Iterator[Wave]:
+        """What was received and not stepped yet, as waves in an order that keeps each stream's own."""
+        return self._builder.cut()
+
+    def is_alone(self, group: str) -> bool:
+        """Whether waves of a group have to be stepped by this task: a trial's second model looks at its streams."""
+        return group in self._sides
+
+    def step(self, wave: Wave, result: TaskResult, clock: Clock) -> None:
+        """Answer one of the `waves`."""
+        started = clock.monotonic()
+        network, side = self.networks.get(wave.group), self._sides.get(wave.group)
+        step = self.pipeline(wave.group).step(self.table.arrays, wave, network, keep_losses=side is not None)
+        stepped = clock.monotonic()
+        if side is not None:
+            side.step(wave, step)
+            result.spend("beside", clock.monotonic() - stepped)
+        result.waves.append((len(wave), stepped - started))
+        self.settle(wave, step, result, clock, seconds=stepped - started)
+
+    def settle(self, wave: Wave, step: StepResult, result: TaskResult, clock: Clock, *, seconds: float) -> None:
+        """Note what became of one of the `waves`; ``seconds`` is what the step took."""
+        started = clock.monotonic()
+        result.spend("step", seconds)
+        if self._keeper:
+            oldest = min(self._readings[tag][0].offset for tag in wave.tags)
+            self._keeper.changed(wave.slots, oldest, started)
+        if not (self._keeper and self._keeper.is_replaying):
+            self._publish(step, self.networks.get(wave.group), result)
+        scores = step.report.scores
+        losses, settled = float(scores.abs_error.sum()) / 2, float(scores.settled.sum())  # pinball of the median
+        step.report.groups[wave.group] = GroupReport(step.report.accepted, losses, settled)
+        result.report.add(step.report)
+        result.spend("publish", clock.monotonic() - started)
+
+    def finish(self, result: TaskResult) -> None:
+        """All `waves` are settled: their answers go out in the order in which the readings came."""
         self._made.sort(key=itemgetter(0))
         result.records.extend(record for _, record in self._made)
         self._made.clear()
         self._readings.clear()
+
+    def _flush(self, result: TaskResult, clock: Clock) -> None:
+        """Step the waves built so far."""
+        for wave in self.waves():
+            self.step(wave, result, clock)
+        self.finish(result)
 
     def _publish(self, step: StepResult, network: RecurrentExpert | None, result: TaskResult) -> None:
         answered = [self._readings[tag] for tag in step.answers.tags]

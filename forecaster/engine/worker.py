@@ -15,7 +15,8 @@ from forecaster.engine.delivery import Delivery
 from forecaster.engine.pacing import PartSize
 from forecaster.engine.pipeline import STATUSES
 from forecaster.engine.report import Failure, LeadScores, LoopReport, Move, StepReport
-from forecaster.engine.task import PartitionTask
+from forecaster.engine.task import PartitionTask, TaskResult
+from forecaster.engine.together import flush_together
 from forecaster.errors import (
     DeliveryFailed,
     Fenced,
@@ -281,6 +282,8 @@ class Worker:
     def _answer_backlog(self, report: LoopReport) -> None:
         began = self._clock.monotonic()
         answers: list[OutRecord] = []
+        received: dict[int, tuple[PartitionTask, TaskResult]] = {}
+        count, started = 0, began
         while self._backlog:
             partition, waiting = next(iter(self._backlog.items()))
             task = self.tasks[partition]
@@ -288,24 +291,19 @@ class Worker:
             del self._backlog[partition]
             if waiting:
                 self._backlog[partition] = waiting  # behind the other partitions
-            started = self._clock.monotonic()
-            result = task.process(part, self._clock)
-            self._part.took(len(part), self._clock.monotonic() - started)
-            if partition in self._unheard:
-                self._unheard.discard(partition)
-                self._is_waited_for = True
-            report.step.add(result.report)
-            report.waves.extend(result.waves)
-            report.forecasts += result.forecasts
-            report.dead_letters += result.dead_letters
-            for stage, seconds in result.seconds.items():
-                report.seconds[stage] = report.seconds.get(stage, 0.0) + seconds
-            self.accepted += result.report.accepted
-            for group, told in result.report.groups.items():
-                self.accepted_of[group] += told.accepted
-            self.refused += result.dead_letters
-            answers.extend(result.records)
-            if self._clock.monotonic() - began > _TURN_SECONDS:
+            received[partition] = task, task.receive(part, self._clock)
+            count += len(part)
+            if count < self._part.records and self._backlog and next(iter(self._backlog)) not in received:
+                continue  # few came of it: it is answered together with the next
+            flush_together(list(received.values()), self._clock)
+            now = self._clock.monotonic()
+            self._part.took(count, now - started)
+            for answered, (_, result) in received.items():
+                self._note(answered, result, report)
+                answers.extend(result.records)
+            received.clear()
+            count, started = 0, now
+            if now - began > _TURN_SECONDS:
                 break
         if not answers:
             return
@@ -313,6 +311,22 @@ class Worker:
         started = self._clock.monotonic()
         self._delivery.add(answers)
         report.seconds["publish"] = self._clock.monotonic() - started
+
+    def _note(self, partition: int, result: TaskResult, report: LoopReport) -> None:
+        """Count what became of some records."""
+        if partition in self._unheard:
+            self._unheard.discard(partition)
+            self._is_waited_for = True
+        report.step.add(result.report)
+        report.waves.extend(result.waves)
+        report.forecasts += result.forecasts
+        report.dead_letters += result.dead_letters
+        for stage, seconds in result.seconds.items():
+            report.seconds[stage] = report.seconds.get(stage, 0.0) + seconds
+        self.accepted += result.report.accepted
+        for group, told in result.report.groups.items():
+            self.accepted_of[group] += told.accepted
+        self.refused += result.dead_letters
 
     @contextmanager
     def _as_a_whole(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forecaster.series.columns import BoolArray, FloatArray
+from forecaster.series.columns import BoolArray, FloatArray, IntArray
 
 NATURAL_SECONDS = (3_600.0, 86_400.0, 604_800.0)
 """Periods the world has: hour, day, week."""
@@ -66,7 +66,9 @@ def find_season(
     return float(best_steps * step_seconds)
 
 
-def find_longer_season(values: FloatArray, step_seconds: float, season_seconds: float, *, max_steps: int) -> float:
+def find_longer_season(
+    values: FloatArray, step_seconds: float, season_seconds: float, *, max_steps: int, at: IntArray | None = None
+) -> float:
     """Season, in seconds, of what a shorter one leaves: of the values without the mean of their phase in it.
 
     A week over a day: that weekends are other days shows only when what all days share is gone. 0.0 where the rest has
@@ -75,6 +77,7 @@ def find_longer_season(values: FloatArray, step_seconds: float, season_seconds: 
     Args:
         values, step_seconds, max_steps: as in `find_season`.
         season_seconds: the one found, at least two steps.
+        at: step of the clock at which each value stands, where some were jumped over, ``[T]``.
 
     >>> hours = np.arange(24 * 28)
     >>> find_longer_season(np.sin(2 * np.pi * hours / 24) * (hours % 168 < 120), 3600.0, 86400.0, max_steps=336)
@@ -83,7 +86,7 @@ def find_longer_season(values: FloatArray, step_seconds: float, season_seconds: 
     season = round(season_seconds / step_seconds) if step_seconds > 0 else 0
     if season < 2:
         return 0.0
-    known, phase = np.isfinite(values), np.arange(len(values)) % season
+    known, phase = np.isfinite(values), (np.arange(len(values)) if at is None else at) % season
     total = np.bincount(phase[known], np.asarray(values, np.float64)[known], season)
     profile = total / np.maximum(np.bincount(phase[known], minlength=season), 1)
     found = find_season(values - profile[phase], step_seconds, max_steps=max_steps, min_steps=2 * season)

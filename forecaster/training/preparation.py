@@ -161,7 +161,8 @@ def _found_season(ticks: Sequence[Ticks], steps_seconds: FloatArray, ring_steps:
     for k in chosen:
         values, step = ticks[k].values, float(steps_seconds[k])
         if beyond:
-            found.append(find_longer_season(values, step, beyond, max_steps=ring_steps - 1))
+            at = np.arange(len(values)) + np.cumsum(ticks[k].skipped)
+            found.append(find_longer_season(values, step, beyond, max_steps=ring_steps - 1, at=at))
         else:
             found.append(find_season(values, step, max_steps=ring_steps - 1))
     return common_season(found)

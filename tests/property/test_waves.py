@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from factories import forecasts_of, headers_of, make_messy_records, make_pipeline, make_recurrent, make_task, process
 
+from forecaster.clock import ManualClock
 from forecaster.codecs.forecast_json import decode_forecast
 from forecaster.codecs.json_codec import JsonCodec
 from forecaster.engine.pipeline import Pipeline
 from forecaster.engine.task import PartitionTask
+from forecaster.engine.together import flush_together
 from forecaster.records import OutRecord, RawRecord, Reason
 from forecaster.series.groups import DEFAULT, GroupRule, GroupRules
 
@@ -26,10 +28,18 @@ BOUNDARY = 512
 
 
 def make_case(
-    cell: str, *, covariates: bool = False, known_ahead: bool = False, **rules: Any
+    cell: str,
+    *,
+    covariates: bool = False,
+    known_ahead: bool = False,
+    pipeline: Pipeline | None = None,
+    publishing: dict[str, Any] | None = None,
+    **rules: Any,
 ) -> tuple[Pipeline, PartitionTask]:
     """A task served by one network, with another one scheduled for the first boundary."""
-    pipeline = make_pipeline(**SHAPES[cell], covariates=2 * covariates, known_ahead=int(known_ahead))
+    pipeline = pipeline or make_pipeline(
+        **SHAPES[cell], covariates=2 * covariates, known_ahead=int(known_ahead), publishing=publishing
+    )
     codec = JsonCodec(
         covariates=("load", "steps") if covariates else (),
         known_ahead=("plan",) if known_ahead else (),
@@ -65,12 +75,15 @@ def test_answers_by_several_seasons_are_the_same_bytes_however_records_fall_into
 GROUPS = GroupRules([GroupRule("odd", ("*[13579]",)), GroupRule("m2", ("m2?", "m2"))])
 
 
-def make_grouped(cell: str, **rules: Any) -> PartitionTask:
-    """A task of three groups, each with a network, a successor for the first boundary, and a season of its own."""
+def make_pipelines(cell: str) -> dict[str, Pipeline]:
+    """One for each of the groups, with a season of its own."""
     seasons = {DEFAULT: None, "odd": 6, "m2": 0}
-    pipelines = {
-        group: make_pipeline(**{**SHAPES[cell], "declared_season": season}) for group, season in seasons.items()
-    }
+    return {group: make_pipeline(**{**SHAPES[cell], "declared_season": season}) for group, season in seasons.items()}
+
+
+def make_grouped(cell: str, *, pipelines: dict[str, Pipeline] | None = None, **rules: Any) -> PartitionTask:
+    """A task of three groups, each with a network, a successor for the first boundary, and a season of its own."""
+    pipelines = dict(pipelines or make_pipelines(cell))
     first, second = (
         {
             group: make_recurrent(pipelines[group], seed=seed, model=seed, cell=cell, season=12)
@@ -297,3 +310,51 @@ def source_offset(record: OutRecord) -> int:
     if record.topic == "forecasts":
         return decode_forecast(record.value or b"").source.offset
     return int(headers_of(record)["source.offset"])
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", ["gru", "covariates and known ahead", "groups", "withheld"])
+def test_partitions_stepped_together_answer_by_the_same_bytes_and_remember_the_same(kind: str, seed: int) -> None:
+    """Who shares a wave, and whose readings are refused in it, shows neither in answers nor in what is remembered."""
+    rng = np.random.default_rng([seed, 21])
+    beside = kind == "covariates and known ahead"
+    publishing = {"when": "change"} if kind == "withheld" else None
+    pipelines = make_pipelines("lstm")
+    pipeline, _ = make_case("gru", covariates=beside, known_ahead=beside, publishing=publishing)
+
+    def make() -> PartitionTask:
+        if kind == "groups":
+            return make_grouped("lstm", pipelines=pipelines)
+        return make_case("gru", covariates=beside, known_ahead=beside, pipeline=pipeline)[1]
+
+    partitions = [
+        make_messy_records(np.random.default_rng([seed, place]), readings=int(rng.integers(6, 24)))
+        for place in range(int(rng.integers(3, 6)))
+    ]
+    alone, together = [make() for _ in partitions], [make() for _ in partitions]
+    expected: list[list[OutRecord]] = [[] for _ in partitions]
+    found: list[list[OutRecord]] = [[] for _ in partitions]
+    waiting = [list(records) for records in partitions]
+    waves: Counter[str] = Counter()
+    while any(waiting):
+        chosen = [place for place in rng.permutation(len(waiting)) if waiting[place] and rng.random() < 0.8]
+        received = []
+        for place in chosen:
+            size = int(rng.integers(1, 40))
+            part, waiting[place] = waiting[place][:size], waiting[place][size:]
+            result = process(alone[place], part)
+            expected[place].extend(result.records)
+            waves["alone"] += len(result.waves)
+            received.append((together[place], together[place].receive(part, ManualClock())))
+        flush_together(received, ManualClock())
+        for place, (_, result) in zip(chosen, received, strict=True):
+            found[place].extend(result.records)
+            waves["together"] += len(result.waves)
+
+    assert found == expected
+    assert waves["together"] < 0.8 * waves["alone"]
+    for one, other in zip(alone, together, strict=True):
+        rows = one.table.occupied()
+        assert list(one.table) == list(other.table)
+        for name, column in one.table.arrays.items():
+            assert column[rows].tobytes() == other.table.arrays[name][rows].tobytes(), name

@@ -70,6 +70,16 @@ def test_a_group_with_a_season_of_its_own_has_no_further_one_in_columns_that_are
     assert build_pipeline(settings).experts[3] == "seasonal_2"
 
 
+def test_a_further_season_has_to_fit_the_ring_by_the_step_of_each_group() -> None:
+    forecast = {"seasons": ["1d", "7d"]}
+    make_settings({"name": "rooms", "step_seconds": 3_600.0}, forecast=forecast)
+
+    with pytest.raises(
+        ConfigurationError, match=r"groups: rooms: .* 604800s is 672 steps .* at least 673"
+    ):
+        make_settings({"name": "rooms", "step_seconds": 900.0}, forecast=forecast)
+
+
 def test_a_group_of_another_topic_is_none_here_and_one_field_alone_is_every_stream() -> None:
     groups = (
         {"name": "far", "topic": "other"},

@@ -38,8 +38,8 @@ def make_settings(**sections: Any) -> Settings:
 class Lived:
     """A partition of two streams, one of which is older than the last page, and its state."""
 
-    def __init__(self) -> None:
-        self.settings = make_settings()
+    def __init__(self, **sections: Any) -> None:
+        self.settings = make_settings(**sections)
         pipeline = build_pipeline(self.settings)
         self.inspector = Inspector()
         task = self.task = _empty_task(1, pipeline, self.settings)
@@ -74,6 +74,18 @@ def test_a_stream_is_shown_as_the_task_that_wrote_it_would_show_it(lived: Lived)
     }
     assert shown["pending"] == {"1": 1, "2": 2, "3": 3}, "one forecast for each step to come, at each lead"
     assert json.loads(json.dumps(shown)) == shown
+
+
+def test_a_season_that_training_looks_for_is_not_known_without_its_model() -> None:
+    of = Lived(forecast={"horizon": 3, "find_seasons": 2})
+
+    assert describe_stream("ward/a", 1, of.records, of.settings)["further_season_steps"] == [None]
+
+
+def test_a_season_that_is_declared_is_shown() -> None:
+    of = Lived(forecast={"horizon": 3, "seasons": [6, 12]})
+
+    assert describe_stream("ward/a", 1, of.records, of.settings)["further_season_steps"] == [12]
 
 
 def test_a_stream_that_is_not_there_is_told_with_those_nearest(lived: Lived) -> None:

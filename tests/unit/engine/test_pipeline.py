@@ -353,6 +353,24 @@ def test_a_further_season_is_in_steps_or_in_seconds_and_holds_from_the_tenth_rea
     assert steps == [[[0]]] * 9 + [[[expected]]] * 3
 
 
+@pytest.mark.parametrize(("declared", "found"), [(86_400.0, None), (None, 86_400.0)], ids=["declared", "found"])
+def test_a_week_is_as_many_steps_at_every_reading_of_a_stream_whose_step_wavers(declared, found):
+    stream = Stream(network=found is not None, ring_steps=700, declared_season=declared, further_seasons=(604_800.0,))
+    if found:
+        stream.recurrent = make_recurrent(stream.pipeline, season=found)
+    rng = np.random.default_rng(0)
+
+    steps, learnt = set(), set()
+    for tick, value in enumerate(walk(60)):
+        stream.read_at(START + 900.0 * tick + 5.0 * rng.standard_normal(), value)
+        if tick >= 10:
+            steps.add(int(stream.pipeline.further_steps(stream.table.arrays, np.array([1]), stream.recurrent)[0, 0]))
+            learnt.add(round(604_800 / float(stream.column("step"))))
+
+    assert len(learnt) > 3, "by its step alone the week would waver"
+    assert steps == {672}
+
+
 def test_a_further_season_that_training_found_comes_with_the_model():
     stream = Stream(further_seasons=(None,))
     arrays, slot = stream.table.arrays, np.array([1])

@@ -323,10 +323,13 @@ def test_time_is_told_by_stage():
             self.advance(1.0)
             return super().monotonic()
 
-    result = make_task().process([make_raw(0), make_raw(1)], TickingClock())
+    clock = TickingClock()
+    began = clock.monotonic()
+    result = make_task().process([make_raw(0), make_raw(1)], clock)
+    whole = clock.monotonic() - began - 2.0  # a look at the clock takes a second, and two of them are not its own
 
     assert result.seconds["step"] == result.seconds["publish"] == 2.0
-    assert result.seconds["decode"] == 3.0
+    assert result.seconds["decode"] == whole - 4.0 > 0
     assert [streams for streams, _ in result.waves] == [1, 1]
 
 

@@ -273,12 +273,12 @@ def test_closing_the_source_commits_what_was_answered():
     assert sum(bench.answered().values()) == 3
 
 
-@pytest.mark.parametrize("step", ["process", "send", "flush"])
+@pytest.mark.parametrize("step", ["receive", "settle", "send", "flush"])
 def test_what_an_interrupt_left_half_done_is_not_committed_on_the_way_out(step, monkeypatch):
     """A second signal, or a bug, may come between a reading and its answer: then its offset is not to be stored."""
     bench = Bench(raws(8))
     bench.turn(2)
-    owner = bench.worker.tasks[0] if step == "process" else bench.sink
+    owner = bench.worker.tasks[0] if step in ("receive", "settle") else bench.sink
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -307,20 +307,20 @@ def test_records_polled_and_not_looked_at_are_not_committed_and_go_with_their_pa
             self.advance(0.06)  # a part takes longer than a turn may
             return super().monotonic()
 
-    script = [Assign((0, 1)), *raws(2), *raws(2, partition=1), EndOfInput()]
-    bench = Bench(script, partitions=2, clock=SlowClock(), commit_interval_seconds=1e9)
+    script = [Assign((0, 1)), *raws(64), *raws(8, partition=1), EndOfInput()]
+    bench = Bench(script, partitions=2, clock=SlowClock(), commit_interval_seconds=1e9, max_poll_records=72)
 
     bench.worker.run_once(0.0)
     bench.worker.run_once(0.0)
     assert bench.worker.has_backlog
     bench.worker.finish()
-    assert bench.source.committed == {0: 2}
+    assert bench.source.committed == {0: 64}
     bench.worker.run_once(0.0)
     assert not bench.worker.has_backlog
     bench.worker.finish()
 
-    assert bench.source.committed == {0: 2, 1: 2}
-    assert sum(bench.answered().values()) == 4
+    assert bench.source.committed == {0: 64, 1: 8}
+    assert sum(bench.answered().values()) == 72
 
 
 def test_a_member_with_much_to_look_at_polls_all_the_same():
@@ -332,9 +332,9 @@ def test_a_member_with_much_to_look_at_polls_all_the_same():
             return super().monotonic()
 
     partitions = tuple(range(8))
-    first = [raw for partition in partitions for raw in raws(1, partition=partition)]
+    first = [raw for partition in partitions for raw in raws(64, partition=partition)]
     script = [Assign(partitions), *first, Revoke((7,)), Pause(100)]
-    bench = Bench(script, partitions=8, clock=SlowClock(), commit_interval_seconds=1e9, max_poll_records=8)
+    bench = Bench(script, partitions=8, clock=SlowClock(), commit_interval_seconds=1e9, max_poll_records=512)
 
     turns = 0
     while 7 in bench.worker.tasks or not turns:
@@ -397,3 +397,31 @@ def test_a_turn_stays_short_when_one_stream_holds_the_whole_backlog_and_each_rea
 
     assert max(seconds) < 5.0  # with the first part, when nobody knows yet what a reading costs
     assert max(seconds[2:]) < 1.0  # a turn for the assignment, one for the first part: boundaries do not cut it
+
+
+def test_partitions_of_which_few_readings_come_are_answered_in_one_wave():
+    partitions = tuple(range(6))
+    script = [Assign(partitions), *(raw for partition in partitions for raw in raws(2, partition=partition))]
+    bench = Bench([*script, EndOfInput()], partitions=6, max_poll_records=12)
+
+    bench.turn()
+    report = bench.turn()
+    bench.worker.finish()
+
+    assert [streams for streams, _ in report.waves] == [6, 6], "the second reading of a stream is in the second wave"
+    assert report.step.accepted == report.forecasts == 12
+    assert bench.source.committed == dict.fromkeys(partitions, 2)
+    assert set(bench.answered().values()) == {1}
+
+
+def test_a_partition_comes_again_only_when_what_it_brought_is_answered():
+    """Two parts of one partition in one turn, and another partition between them: in its order, each once."""
+    script = [Assign((0, 1)), *raws(70), *raws(3, partition=1), EndOfInput()]
+    bench = Bench(script, partitions=2, max_poll_records=73)
+
+    bench.turn(3)
+    bench.worker.finish()
+
+    assert bench.source.committed == {0: 70, 1: 3}
+    assert [offset for partition, offset in map(place, bench.sink.records) if partition == 0] == list(range(70))
+    assert sum(bench.answered().values()) == 73

@@ -125,6 +125,16 @@ def test_a_week_is_found_in_what_days_leave_through_noise_and_gaps(seed):
     assert find_longer_season(values, HOUR, DAY, max_steps=335) == WEEK
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("gap", [24, 37, 60, 84])
+def test_a_week_is_found_across_a_gap_that_is_jumped_over(gap, seed):
+    hours = np.arange(24 * 7 * 8)
+    values = daily(24, 56, noise=0.3, seed=seed) - 1.0 * (hours % 168 >= 120)
+    kept = (hours < 600) | (hours >= 600 + gap)
+
+    assert find_longer_season(values[kept], HOUR, DAY, max_steps=335, at=hours[kept]) == WEEK
+
+
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("rest", ["white", "autoregressive"])
 def test_days_that_are_all_alike_leave_no_longer_season(rest, seed):
