@@ -74,9 +74,7 @@ def test_a_further_season_has_to_fit_the_ring_by_the_step_of_each_group() -> Non
     forecast = {"seasons": ["1d", "7d"]}
     make_settings({"name": "rooms", "step_seconds": 3_600.0}, forecast=forecast)
 
-    with pytest.raises(
-        ConfigurationError, match=r"groups: rooms: .* 604800s is 672 steps .* at least 673"
-    ):
+    with pytest.raises(ConfigurationError, match=r"groups: rooms: .* 604800s is 672 steps .* at least 673"):
         make_settings({"name": "rooms", "step_seconds": 900.0}, forecast=forecast)
 
 
