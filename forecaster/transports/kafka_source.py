@@ -257,6 +257,14 @@ class KafkaSource:
         self._held.clear()
         self._waiting |= self._assigned - self._unplaced
 
+    def refuse_namesake(self) -> NoReturn:
+        """What an error of a fenced instance id means, in the group or in a transaction's offsets.
+
+        Raises:
+            ConfigurationError: another process has this one's name, and its place in the group.
+        """
+        self._namesakes.refuse()
+
     def group_metadata(self, partitions: Iterable[int]) -> ConsumerGroupMetadata:
         """Who we are in the group, for a transaction that commits offsets of these partitions.
 
@@ -473,7 +481,7 @@ class KafkaSource:
     def _raise(self, error: KafkaError, doing: str) -> NoReturn:
         what = f"{doing} {self.topic} as group {self._group_id}"
         if isinstance(error, kafka_errors.FencedInstanceIdError):
-            self._namesakes.refuse()
+            self.refuse_namesake()
         if isinstance(error, kafka_errors.OffsetOutOfRangeError):
             raise self._out_of_range(error) from error
         raise translate(error, what) from error

@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from forecaster.crash_points import reach
@@ -114,7 +114,8 @@ class KafkaTransactionalSink(KafkaSink):
         """End the transaction with these next offsets of the source; return when it is durable.
 
         Raises:
-            Fenced: this worker's place in the group, or its name, is another's now.
+            ConfigurationError: another process has this one's name in the group.
+            Fenced: this worker's place in the group, or its transactions, are another's now.
             TransportError: it is not known to be committed; `start_over`, and read what is.
         """
         if self._epoch is None:
@@ -183,6 +184,8 @@ class KafkaTransactionalSink(KafkaSink):
         watchdog.start()
         try:
             yield
+        except FencedInstanceIdError:
+            self._source.refuse_namesake()
         except KafkaError as error:
             raise translate(error, doing) from error
         finally:

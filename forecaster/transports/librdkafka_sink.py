@@ -228,6 +228,8 @@ class LibrdkafkaTransactionalSink(LibrdkafkaSink):
             reach("after_offsets")
             producer.commit_transaction(self._patience)
         except KafkaException as error:
+            if error.args[0].code() == KafkaError.FENCED_INSTANCE_ID:
+                self._source.refuse_namesake()
             raise translate_librdkafka(error, "Committing a transaction") from error
         self._is_open = False
         reach("after_commit")

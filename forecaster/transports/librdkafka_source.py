@@ -196,6 +196,14 @@ class LibrdkafkaSource:
         self._held.clear()
         self._waiting |= self._assigned - self._unplaced
 
+    def refuse_namesake(self) -> NoReturn:
+        """What an error of a fenced instance id means, in the group or in a transaction's offsets.
+
+        Raises:
+            ConfigurationError: another process has this one's name, and its place in the group.
+        """
+        self._namesakes.refuse()
+
     def group_metadata(self, partitions: Iterable[int]) -> object:
         """Who we are in the group, for a transaction that commits offsets of these partitions.
 
@@ -399,7 +407,7 @@ class LibrdkafkaSource:
     def _raise(self, error: KafkaException | KafkaError, doing: str) -> NoReturn:
         cause = error.args[0] if isinstance(error, KafkaException) else error
         if cause.code() == KafkaError.FENCED_INSTANCE_ID:
-            self._namesakes.refuse()
+            self.refuse_namesake()
         if cause.code() in _NOT_THERE:
             raise out_of_range(self._group_id, self.topic, self._positions, self._holds())
         raise translate_librdkafka(cause, f"{doing} {self.topic} as group {self._group_id}") from None

@@ -9,9 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kafka.errors import FencedInstanceIdError
 
+from forecaster.errors import ConfigurationError
 from forecaster.transports import kafka_sink
 from forecaster.transports.kafka_client import KafkaConnection
+from forecaster.transports.kafka_namesakes import Namesakes
 from forecaster.transports.kafka_transaction import WATCHDOG_EXIT_CODE, KafkaTransactionalSink
 
 
@@ -42,7 +45,8 @@ def make_sink(
     producer: Stuck, monkeypatch: pytest.MonkeyPatch, *, end_process: Any, watchdog_seconds: float
 ) -> KafkaTransactionalSink:
     monkeypatch.setattr(kafka_sink, "open_client", lambda *_, **__: (producer, None))
-    source = SimpleNamespace(topic="readings", group_metadata=lambda offsets: None)
+    namesakes = Namesakes(lambda: [], group_id="g", name="twin", is_static=True, session_seconds=10.0)
+    source = SimpleNamespace(topic="readings", group_metadata=lambda offsets: None, refuse_namesake=namesakes.refuse)
     return KafkaTransactionalSink(
         KafkaConnection(bootstrap_servers="nowhere:1"),
         source,  # type: ignore[arg-type]
@@ -88,3 +92,16 @@ def test_the_process_ends_at_once_with_a_code_of_its_own() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)
 
     assert done.returncode == WATCHDOG_EXIT_CODE
+
+
+def test_offsets_refused_as_those_of_a_namesake_end_the_process_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting over would take the name back, and the other process would take it back again."""
+
+    class Fenced(Stuck):
+        def send_offsets_to_transaction(self, offsets: Any, metadata: Any) -> None:
+            raise FencedInstanceIdError
+
+    sink = make_sink(Fenced(), monkeypatch, end_process=pytest.fail, watchdog_seconds=30.0)
+
+    with pytest.raises(ConfigurationError, match="Another process is in group g as instance twin"):
+        sink.commit({0: 1}, flush_timeout_seconds=1.0)
