@@ -174,6 +174,8 @@ def beside_a_worker(streams: int, seconds: float) -> dict[str, Any]:
                 "telemetry": {"port": 0, "log_level": "ERROR"},
                 "engine": {"max_poll_records": TURN_READINGS},
                 "training": {"every": 1, "min_wall_seconds": 15, "max_readings_per_stream": 2_000},
+                # Else the former champion is scored beside its successor in the stretches without a training alone.
+                "promotion": {"guard_steps": 0},
             }
         )
         source, sink, stop = EndlessSource(streams), ForgetfulSink(), threading.Event()
