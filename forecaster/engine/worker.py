@@ -297,7 +297,8 @@ class Worker:
                 continue  # few came of it: it is answered together with the next
             flush_together(list(received.values()), self._clock)
             now = self._clock.monotonic()
-            self._part.took(count, now - started)
+            if not any(result.report.rebuilt for _, result in received.values()):
+                self._part.took(count, now - started)
             for answered, (_, result) in received.items():
                 self._note(answered, result, report)
                 answers.extend(result.records)

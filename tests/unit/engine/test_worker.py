@@ -425,3 +425,30 @@ def test_a_partition_comes_again_only_when_what_it_brought_is_answered():
     assert bench.source.committed == {0: 70, 1: 3}
     assert [offset for partition, offset in map(place, bench.sink.records) if partition == 0] == list(range(70))
     assert sum(bench.answered().values()) == 73
+
+
+def test_a_part_that_brings_streams_to_a_new_model_does_not_make_the_next_ones_smaller():
+    """To rebuild the state of eight streams takes as long as that of hundreds: by eights it would go on for minutes."""
+
+    class Clock(ManualClock):
+        is_slow = False
+
+        def monotonic(self):
+            self.advance(0.2 * self.is_slow)
+            return super().monotonic()
+
+    clock = Clock(1_000.0)
+    script = [Assign((0,)), *raws(16), Pause(1), *raws(8, first=16), Pause(1), *raws(8, first=24), EndOfInput()]
+    bench = Bench(script, clock=clock, commit_interval_seconds=1e9, max_poll_records=16)
+    sizes, rebuilt = [], []
+
+    bench.turn(2)
+    bench.worker.adopt(make_recurrent(bench.pipeline))
+    clock.is_slow = True
+    for _ in range(6):
+        rebuilt.append(bench.turn().step.rebuilt)
+        sizes.append(bench.worker._part.records)
+
+    assert sum(rebuilt) == 1
+    assert sizes[rebuilt.index(1)] == 64
+    assert sizes[-1] == 8, "a slow part that rebuilds nothing does"
