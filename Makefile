@@ -36,6 +36,7 @@ else
 		"$$(grep -oE '^torch==[0-9.]+' requirements-torch.lock)"
 endif
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	$(BIN)/python -c "from forecaster.app import compile_kernels; compile_kernels()"
 	@touch $@
 
 demo: setup ## run the daemon embedded, no broker; ARGS="--data FILE.csv --seconds 60" passes flags on

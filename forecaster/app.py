@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from forecaster.anomaly.detector import AnomalyDetector, AnomalyRules
@@ -40,6 +41,7 @@ from forecaster.engine.keeper import GROUPS_TERM, StateKeeper
 from forecaster.engine.pipeline import Pipeline
 from forecaster.engine.publisher import Publisher
 from forecaster.engine.recovery import Recovery
+from forecaster.engine.rehearsal import rehearse
 from forecaster.engine.standby import Standby
 from forecaster.engine.switches import Networks, SwitchPlan, read_switches
 from forecaster.engine.task import PartitionTask, TaskRules
@@ -51,6 +53,7 @@ from forecaster.experts.linear import lag_inputs
 from forecaster.experts.naive import DampedLevel, Persistence, SeasonalNaive
 from forecaster.experts.recurrent import RecurrentExpert, model_number
 from forecaster.models.artifact import ModelArtifact
+from forecaster.models.linear import LinearForecast
 from forecaster.ports import FeedbackLog, HoldingSource, RecoveryStore, Sink, Source, TransactionalSink
 from forecaster.records import Feedback
 from forecaster.series.encoder import SeriesEncoder
@@ -86,7 +89,7 @@ from forecaster.training.loop import FitPlan, Progress
 from forecaster.training.preparation import Prepared, prepare
 from forecaster.training.recipe import Recipe, WindowPlan
 from forecaster.training.schedule import GroupSchedules, TrainingSchedule
-from forecaster.training.starting import NetworkShape
+from forecaster.training.starting import NetworkShape, new_network
 from forecaster.training.train import TrainingOutcome, train_once
 from forecaster.training.trials import TrialRules
 from forecaster.transports.file import FileSink
@@ -349,6 +352,25 @@ def build_shape(settings: Settings) -> NetworkShape:
     )
 
 
+def build_untrained(settings: Settings, encoder: SeriesEncoder) -> RecurrentExpert:
+    """An expert of the shape that the settings ask for, which has learnt nothing: to rehearse with."""
+    levels, horizon = settings.forecast.quantiles, settings.forecast.horizon
+    naive = np.tile(np.linspace(-1, 1, len(levels), dtype=np.float32), (horizon, 1))
+    network = new_network(build_shape(settings), encoder, levels, encoder.feature_names, naive=naive, seed=0)
+    inputs = lag_inputs(encoder).width
+    linear = LinearForecast(inputs, horizon)
+    linear.set(torch.zeros(inputs, horizon), torch.ones(horizon))
+    network.take_linear(linear)
+    return RecurrentExpert(network, model=1, version="untrained", season=0, encoder=encoder)
+
+
+def compile_kernels() -> None:
+    """What `rehearse` needs, kept on disk: for the build of an image."""
+    settings = Settings.model_validate({})
+    pipeline = build_pipeline(settings)
+    rehearse(pipeline, build_untrained(settings, pipeline.encoder))
+
+
 def build_recipe(settings: Settings) -> Recipe:
     """How to train under these settings."""
     chosen = settings.training
@@ -429,6 +451,7 @@ def build_daemon(
     torch.set_num_threads(1)
     clock = SystemClock()
     codec, pipeline = build_codec(settings), build_pipeline(settings)
+    rehearse(pipeline, build_untrained(settings, pipeline.encoder))
     groups, pipelines = build_groups(settings), build_group_pipelines(settings)
     publisher = Publisher(
         forecasts=settings.topics.forecasts,

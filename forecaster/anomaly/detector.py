@@ -31,6 +31,7 @@ from forecaster.anomaly.peaks import SurprisePeaks
 from forecaster.anomaly.silence import Silence
 from forecaster.anomaly.surprise import MOST_SURPRISING, Surprise
 from forecaster.series.columns import BoolArray, Column, Columns, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 
 class Cause(IntEnum):
@@ -191,48 +192,39 @@ class AnomalyDetector:
             missed: steps without a value, up to this reading, ``[B]``.
             readings: of the stream so far, ``[B]``.
         """
-        # Values near the largest double: their differences may be infinite, and count for as much as may be.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self._update(c, slots, times, values, expectation, run, missed, readings)
-
-    def _update(
-        self,
-        c: Columns,
-        slots: IntArray,
-        times: FloatArray,
-        values: FloatArray,
-        expectation: Expectation,
-        run: IntArray,
-        missed: IntArray,
-        readings: IntArray,
-    ) -> Verdicts:
-        present = ~np.isnan(values)
-        value = np.where(present, values, 0.0)
-        forecasts = np.concatenate((expectation.next, expectation.longest))  # [2·B, Q]
-        lower, medians, upper = (forecasts[:, level].reshape(2, -1).T for level in (0, self._median, -1))  # [B, 2]
-        value_twice = values[:, None]
-        score = np.zeros((len(slots), len(Cause)), order="F")
-        allowed = self._is_far_enough(value_twice, medians)
+        present = np.logical_not(np.isnan(values))
+        rows, rules = len(slots), self.rules
+        surprise = np.zeros((rows, 2))
         if self._surprise is not None:
-            surprise = self._surprise(np.tile(values, 2), forecasts, np.tile(expectation.scale, 2)).reshape(2, -1).T
-            known = present[:, None] & ~np.isnan(lower)
-            score[:, Cause.SURPRISE : Cause.EXTREME] = allowed * self._peaks.update(c, slots, surprise, known)
-        beyond, beyond_above = self._extremes.update(c, slots, value, expectation.scale, present)
-        outside = np.where(beyond_above, value_twice > upper, value_twice < lower)
-        score[:, Cause.EXTREME : Cause.FLAT] = np.where(allowed & outside, beyond, 0.0)
-        score[:, Cause.FLAT :] = self.rules.episodes.threshold * self._silence.update(
-            c, slots, run=run, missed=missed, readings=readings, present=present
+            for channel, forecast in enumerate((expectation.next, expectation.longest)):
+                surprise[:, channel] = self._surprise(values, forecast, expectation.scale)
+            known = np.logical_not(np.isnan(np.stack((expectation.next[:, 0], expectation.longest[:, 0]), axis=1)))
+            surprise = self._peaks.update(c, slots, surprise, known & present[:, None])
+        beyond, beyond_above = self._extremes.update(c, slots, values, expectation.scale, present)
+        silence = self._silence.update(c, slots, run=run, missed=missed, readings=readings, present=present)
+
+        plain, score, code = np.zeros(rows), np.zeros(rows), np.zeros(rows, np.int64)
+        _weigh(
+            values,
+            expectation.next,
+            expectation.longest,
+            surprise,
+            beyond,
+            beyond_above,
+            silence,
+            self._tolerance.of(c, slots),
+            self._median,
+            rules.min_deviation,
+            rules.min_relative_deviation,
+            rules.episodes.threshold,
+            MOST_SURPRISING,
+            plain,
+            score,
+            code,
         )
-        plain = score if np.isfinite(score).all() else np.nan_to_num(score, posinf=MOST_SURPRISING)
-        score = plain / self._tolerance.of(c, slots)[:, None]
-        above = np.concatenate((value_twice > medians, beyond_above, np.zeros_like(beyond_above)), axis=1)
-        test = score.argmax(axis=1)
-        code = 2 * test + above[np.arange(len(test)), test]
-        turn = self._episodes.update(
-            c, slots, times, score.max(axis=1), code, counted=present, is_news=test >= Cause.FLAT
-        )
-        is_open = c["anomaly"][slots] >= 0
-        self._tolerance.follow(c, slots, times, plain.max(axis=1), turn.raised, is_open)
+        is_news = code >= 2 * int(Cause.FLAT)
+        turn = self._episodes.update(c, slots, times, score, code, counted=present, is_news=is_news)
+        self._tolerance.follow(c, slots, times, plain, turn.raised, c["anomaly"][slots] >= 0)
         return Verdicts(
             raised=turn.raised,
             cleared=turn.cleared,
@@ -246,7 +238,49 @@ class AnomalyDetector:
             upper=expectation.next[:, -1],
         )
 
-    def _is_far_enough(self, values: FloatArray, medians: FloatArray) -> BoolArray:
-        """Whether values deviate from forecast medians by what the rules ask at least, ``[B, 2]``."""
-        least = np.maximum(self.rules.min_deviation, self.rules.min_relative_deviation * np.abs(medians))
-        return np.asarray(np.abs(values - medians) >= least)
+
+@compiled
+def _weigh(
+    values: FloatArray,
+    by_next: FloatArray,
+    by_longest: FloatArray,
+    surprise: FloatArray,
+    beyond: FloatArray,
+    beyond_above: BoolArray,
+    silence: FloatArray,
+    tolerance: FloatArray,
+    median: int,
+    min_deviation: float,
+    min_relative_deviation: float,
+    threshold: float,
+    most: float,
+    plain: FloatArray,
+    score: FloatArray,
+    code: IntArray,
+) -> None:
+    """Of each reading the highest score, at a tolerance of 1 and at the stream's own; which test gave it, and on which
+    side of the forecast.
+
+    Values near the largest double: their differences may be infinite, and count for as much as may be.
+    """
+    scores = np.empty(6)  # by `Cause`
+    above = np.zeros(6, np.bool_)
+    for row in range(len(values)):
+        value = values[row]
+        for channel in range(2):
+            forecast = by_longest[row] if channel else by_next[row]
+            middle = forecast[median]
+            least = np.maximum(min_deviation, min_relative_deviation * abs(middle))
+            allowed = abs(value - middle) >= least
+            outside = value > forecast[-1] if beyond_above[row, channel] else value < forecast[0]
+            scores[channel] = surprise[row, channel] if allowed else 0.0
+            scores[2 + channel] = beyond[row, channel] if allowed and outside else 0.0
+            scores[4 + channel] = threshold * silence[row, channel]
+            above[channel], above[2 + channel] = value > middle, beyond_above[row, channel]
+        test, highest = 0, 0.0
+        for k in range(6):
+            found = 0.0 if np.isnan(scores[k]) else min(scores[k], most)
+            if found > highest:
+                test, highest = k, found
+        plain[row], score[row] = highest, highest / tolerance[row]
+        code[row] = 2 * test + above[test]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from forecaster.series.columns import BoolArray, Column, Columns, FloatArray, IntArray
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 
 class EpisodeRules(NamedTuple):
@@ -71,43 +73,88 @@ class Episodes:
 
         ``code``, from 0 on, is kept with an anomaly that is raised. What ``is_news`` is raised whatever came before.
         """
-        rules = self._rules
-        was_open = c["anomaly"][slots] >= 0
-        age = c["score_peak_age"][slots] + 1
-        peak = np.where(age > rules.repeat_after, 0.0, c["score_peak"][slots])
-        # In the precision in which it is kept: else it would be higher than itself.
-        score = score.astype(np.float32).astype(np.float64)
-        higher = (score > peak) | (is_news & (score > 0))
-        over = np.where(score >= rules.threshold, c["anomaly_over"][slots] + 1, 0)
-        is_fresh = (over > 0) & (higher | ((over > 1) & (c["anomaly_is_fresh"][slots] > 0)))
-        quiet = np.where(score < rules.clear_below * rules.threshold, c["anomaly_quiet"][slots] + 1, 0)
-        raised = ~was_open & is_fresh & (over >= rules.min_readings)
-        counted = counted | raised
-        cleared = was_open & counted & (quiet >= rules.clear_after)
-
-        top = np.where(was_open, np.maximum(c["anomaly_top"][slots], score), score)
-        since = np.where(raised, times, c["anomaly_since"][slots])
-        of = np.where(raised, code, c["anomaly"][slots])
-        all_counted = counted.all()
-        for name, value in (
-            ("anomaly", np.where(cleared, -1, of)),
-            ("anomaly_since", since),
-            ("anomaly_top", top),
-            ("anomaly_over", over),
-            ("anomaly_is_fresh", is_fresh),
-            ("anomaly_quiet", np.where(raised, 0, quiet)),
-            ("score_peak", np.where(higher, np.maximum(score, peak), peak)),
-            ("score_peak_age", np.where(higher, 0, np.minimum(age, rules.repeat_after + 1))),
-        ):
-            if not all_counted:
-                old = c[name][slots]
-                value = np.where(counted, value.astype(old.dtype), old)
-            c[name][slots] = value
-        return Turn(
-            raised=raised,
-            cleared=cleared,
-            fresh=np.where(higher & ~was_open & counted, score, 0.0),
-            score=np.where(cleared, top, score),
-            since=since,
-            code=of.astype(np.int64),
+        rows = len(slots)
+        turn = Turn(
+            raised=np.zeros(rows, np.bool_),
+            cleared=np.zeros(rows, np.bool_),
+            fresh=np.zeros(rows),
+            score=np.zeros(rows),
+            since=np.zeros(rows),
+            code=np.zeros(rows, np.int64),
         )
+        _follow(
+            slots,
+            times,
+            score,
+            code,
+            counted,
+            is_news,
+            *self._rules,
+            turn.raised,
+            turn.cleared,
+            turn.fresh,
+            turn.score,
+            turn.since,
+            turn.code,
+            *(c[column.name] for column in self.columns),
+        )
+        return turn
+
+
+@compiled
+def _follow(
+    slots: IntArray,
+    times: FloatArray,
+    scores: FloatArray,
+    codes: IntArray,
+    counted: BoolArray,
+    is_news: BoolArray,
+    threshold: float,
+    clear_below: float,
+    clear_after: int,
+    repeat_after: int,
+    min_readings: int,
+    raised: BoolArray,
+    cleared: BoolArray,
+    fresh: FloatArray,
+    told: FloatArray,
+    since: FloatArray,
+    of: IntArray,
+    anomaly: npt.NDArray[np.int8],
+    anomaly_since: FloatArray,
+    anomaly_top: Float32Array,
+    anomaly_over: npt.NDArray[np.int32],
+    anomaly_is_fresh: npt.NDArray[np.int8],
+    anomaly_quiet: npt.NDArray[np.int32],
+    score_peak: Float32Array,
+    score_peak_age: npt.NDArray[np.int32],
+) -> None:
+    """Fill the fields of a `Turn`, ``raised`` to ``of``."""
+    for row in range(len(slots)):
+        slot = slots[row]
+        was_open = anomaly[slot] >= 0
+        age = score_peak_age[slot] + 1
+        peak = 0.0 if age > repeat_after else np.float64(score_peak[slot])
+        # In the precision in which it is kept: else it would be higher than itself.
+        score = np.float64(np.float32(scores[row]))
+        higher = score > peak or (is_news[row] and score > 0)
+        over = anomaly_over[slot] + 1 if score >= threshold else 0
+        is_fresh = over > 0 and (higher or (over > 1 and anomaly_is_fresh[slot] > 0))
+        quiet = anomaly_quiet[slot] + 1 if score < clear_below * threshold else 0
+        raised[row] = not was_open and is_fresh and over >= min_readings
+        counts = counted[row] or raised[row]
+        cleared[row] = was_open and counts and quiet >= clear_after
+
+        top = max(np.float64(anomaly_top[slot]), score) if was_open else score
+        since[row] = times[row] if raised[row] else anomaly_since[slot]
+        of[row] = codes[row] if raised[row] else anomaly[slot]
+        told[row] = top if cleared[row] else score
+        if higher and not was_open and counts:
+            fresh[row] = score
+        if counts:
+            anomaly[slot] = -1 if cleared[row] else of[row]
+            anomaly_since[slot], anomaly_top[slot] = since[row], top
+            anomaly_over[slot], anomaly_is_fresh[slot] = over, 1 if is_fresh else 0
+            anomaly_quiet[slot] = 0 if raised[row] else quiet
+            score_peak[slot] = max(score, peak) if higher else peak
+            score_peak_age[slot] = 0 if higher else min(age, repeat_after + 1)

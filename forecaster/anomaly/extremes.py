@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from forecaster.series.columns import BoolArray, Column, Columns, FloatArray, IntArray, chosen, gathered
+from forecaster.series.columns import BoolArray, Column, Columns, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 THRESHOLD = 0.055
 """Beyond the range so far, as a share of it."""
@@ -36,24 +38,41 @@ class Extremes:
             how far value and mean are beyond their ranges, as multiples of the threshold, ``[B, 2]``; and whether above
             rather than below, ``[B, 2]``.
         """
-        n = c["range_readings"][slots].astype(np.int64)
-        before = c["range_mean"][slots]
-        mean = before + (values - before) * np.maximum(1 / _MEAN_READINGS, 1 / (n + 1))
-        now = np.stack((values, mean)).T  # [B, 2]
-        begun = (n > _FIRST_READINGS)[:, None]
-        old_low, old_high = gathered(c["range_low"], slots), gathered(c["range_high"], slots)
-        low, high = np.where(begun, old_low, now), np.where(begun, old_high, now)
-        beyond = np.maximum(np.maximum(now - high, low - now), 0.0)
-        share = np.minimum(beyond / np.maximum(high - low, scale[:, None]), _MOST)
-        above = now > high
+        share, above = np.zeros((len(slots), 2)), np.zeros((len(slots), 2), np.bool_)
+        _follow(slots, values, scale, counted, share, above, *(c[column.name] for column in self.columns))
+        return share, above
 
-        low, high = np.minimum(low, now), np.maximum(high, now)
-        shrunk = 0.5 * (high - low) / _MEMORY
-        rows = counted[:, None]
-        c["range_low"][slots] = chosen(rows, low + shrunk, old_low)
-        c["range_high"][slots] = chosen(rows, high - shrunk, old_high)
-        c["range_mean"][slots] = chosen(counted, mean, before)
-        c["range_readings"][slots] = n + counted
-        known = rows & (n > WARM_READINGS)[:, None]
-        threshold = THRESHOLD * (1 + _GRACE / (n + 1))[:, None]
-        return np.where(known, share / threshold, 0.0), above
+
+@compiled
+def _follow(
+    slots: IntArray,
+    values: FloatArray,
+    scale: FloatArray,
+    counted: BoolArray,
+    share: FloatArray,
+    above: BoolArray,
+    readings: npt.NDArray[np.int32],
+    mean: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+) -> None:
+    """Infinite differences of values near the largest double make what is not a number: it counts for nothing later."""
+    for row in range(len(slots)):
+        slot = slots[row]
+        n = readings[slot]
+        moved = mean[slot] + (values[row] - mean[slot]) * max(1 / _MEAN_READINGS, 1 / (n + 1))
+        for which in range(2):
+            now = moved if which else values[row]
+            # Before the first readings are through there is no range: it begins at each of them.
+            least, most = (low[slot, which], high[slot, which]) if n > _FIRST_READINGS else (now, now)
+            above[row, which] = now > most
+            if counted[row] and n > WARM_READINGS:
+                beyond = np.maximum(np.maximum(now - most, least - now), 0.0)
+                threshold = THRESHOLD * (1 + _GRACE / (n + 1))
+                share[row, which] = np.minimum(beyond / np.maximum(most - least, scale[row]), _MOST) / threshold
+            if counted[row]:
+                least, most = np.minimum(least, now), np.maximum(most, now)
+                shrunk = 0.5 * (most - least) / _MEMORY
+                low[slot, which], high[slot, which] = least + shrunk, most - shrunk
+        if counted[row]:
+            mean[slot], readings[slot] = moved, n + 1

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecaster.series.columns import BoolArray, Column, Columns, FloatArray, IntArray
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 LEAST_TOLERANCE, MOST_TOLERANCE = 0.5, 4.0
 STEP = 1.25
@@ -42,10 +43,7 @@ class Tolerance:
         self, c: Columns, slots: IntArray, times: FloatArray, score: FloatArray, raised: BoolArray, is_open: BoolArray
     ) -> None:
         """Remember the score of the anomaly that was ``raised`` or ``is_open``, ``[B]`` each."""
-        before = c["alarm_score"][slots]
-        top = np.where(raised, score, np.where(is_open, np.maximum(before, score), before))
-        c["alarm_score"][slots] = top.astype(np.float32)
-        c["alarm_time"][slots] = np.where(raised, times, c["alarm_time"][slots])
+        _follow(slots, times, score, raised, is_open, c["alarm_time"], c["alarm_score"])
 
     def label(self, c: Columns, slot: int, time: float, *, is_true: bool) -> None:
         """Take a label of an anomaly about ``time`` in."""
@@ -57,3 +55,21 @@ class Tolerance:
             if time >= c["alarm_time"][slot]:
                 tolerance = max(tolerance, _MARGIN * float(c["alarm_score"][slot]) / self._threshold)
         c["tolerance"][slot] = min(max(tolerance, LEAST_TOLERANCE), MOST_TOLERANCE)
+
+
+@compiled
+def _follow(
+    slots: IntArray,
+    times: FloatArray,
+    score: FloatArray,
+    raised: BoolArray,
+    is_open: BoolArray,
+    alarm_time: FloatArray,
+    alarm_score: Float32Array,
+) -> None:
+    for row in range(len(slots)):
+        slot = slots[row]
+        if raised[row]:
+            alarm_time[slot], alarm_score[slot] = times[row], score[row]
+        elif is_open[row]:
+            alarm_score[slot] = max(np.float64(alarm_score[slot]), score[row])

@@ -14,8 +14,10 @@ that forget, and the initial quantile is tracked, so that a reading costs O(1) a
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from forecaster.series.columns import BoolArray, Column, Columns, FloatArray, IntArray, gathered
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 WARM_READINGS = 100
 """Before it a stream's long-run distribution is not known."""
@@ -33,7 +35,7 @@ _FIRST_LEVEL, _FIRST_EXCESS = 2.0, 0.5  # of a normal and an exponential distrib
 _LEVEL_RATE = 0.02
 _PEAKS = 200.0
 _FIRST_PEAK_READINGS = 100  # in which the level finds its place
-_SHAPES = (-0.5, 0.45)  # beyond them moments do not tell the shape
+_LEAST_SHAPE, _MOST_SHAPE = -0.5, 0.45  # beyond them moments do not tell the shape
 
 
 class SurprisePeaks:
@@ -59,58 +61,98 @@ class SurprisePeaks:
 
     def update(self, c: Columns, slots: IntArray, surprise: FloatArray, counted: BoolArray) -> FloatArray:
         """Take -log p in, ``[B, 2]`` where ``counted``; returns likelihoods as multiples of their thresholds."""
-        held = {column.name: gathered(c[column.name], slots).astype(np.float64) for column in self.columns}
-        n = held["surprise_readings"]
-        u = np.log1p(surprise)
-        short = held["surprise_short"]
-        short = short + (u - short) * np.maximum(_SHORT_WEIGHTS, 1 / (n + 1))
-        likelihood = (short - held["surprise_mean"]) / np.maximum(np.sqrt(held["surprise_square"]), _LEAST_SPREAD)
-        likelihood = np.where(n >= WARM_READINGS, np.maximum(likelihood, 0.0), 0.0)
-        threshold = np.where(n >= PEAK_READINGS, np.maximum(THRESHOLD, self._peak_threshold(held)), THRESHOLD)
+        found = np.zeros(surprise.shape)
+        _follow(slots, surprise, counted, self._risk, found, *(c[column.name] for column in self.columns))
+        return found
 
-        weight = np.maximum(1 / _LONG_READINGS, 1 / (n + 1))
-        away = short - held["surprise_mean"]
-        learned = {
-            "surprise_readings": n + 1,
-            "surprise_short": short,
-            "surprise_mean": held["surprise_mean"] + weight * away,
-            "surprise_square": (1 - weight) * (held["surprise_square"] + weight * away * away),
-            **self._follow_peaks(held, likelihood, threshold),
-        }
-        all_counted = counted.all()
-        for column in self.columns:
-            value = learned[column.name]
-            if not all_counted:
-                old = c[column.name][slots]
-                value = np.where(counted, value.astype(old.dtype), old)
-            c[column.name][slots] = value
-        return np.where(counted, likelihood / threshold, 0.0)
 
-    def _peak_threshold(self, held: dict[str, FloatArray]) -> FloatArray:
-        """Exceeded with the risk asked for, by the generalised Pareto distribution of the peaks' first two moments."""
-        mean, variance = held["peak_excess"], held["peak_square"]
-        shape = np.clip(0.5 * (1 - mean * mean / np.maximum(variance, 1e-12)), *_SHAPES)
-        shape = np.where(np.abs(shape) < 1e-3, 1e-3, shape)
-        width = np.maximum(mean * (1 - shape), 1e-9)
-        rarer = (1 - _LEVEL) / self._risk
-        return np.asarray(held["peak_level"] + width / shape * (np.exp(shape * np.log(rarer)) - 1))
+@compiled
+def _follow(
+    slots: IntArray,
+    surprise: FloatArray,
+    counted: BoolArray,
+    risk: float,
+    found: FloatArray,
+    readings: npt.NDArray[np.int32],
+    short_mean: Float32Array,
+    long_mean: Float32Array,
+    long_square: Float32Array,
+    level: Float32Array,
+    peaks: npt.NDArray[np.int32],
+    excess_mean: Float32Array,
+    excess_square: Float32Array,
+) -> None:
+    for row in range(len(slots)):
+        slot = slots[row]
+        for channel in range(surprise.shape[1]):
+            if not counted[row, channel]:
+                continue
+            n = readings[slot, channel]
+            u, short = np.log1p(surprise[row, channel]), np.float64(short_mean[slot, channel])
+            short += (u - short) * max(_SHORT_WEIGHTS[channel], 1 / (n + 1))
+            mean, square = np.float64(long_mean[slot, channel]), np.float64(long_square[slot, channel])
+            away = short - mean
+            likelihood = max(away / max(np.sqrt(square), _LEAST_SPREAD), 0.0) if n >= WARM_READINGS else 0.0
+            threshold = THRESHOLD
+            if n >= PEAK_READINGS:
+                of_peaks = _peak_threshold(
+                    level[slot, channel], excess_mean[slot, channel], excess_square[slot, channel], risk
+                )
+                threshold = max(THRESHOLD, of_peaks)
+            found[row, channel] = likelihood / threshold
 
-    def _follow_peaks(
-        self, held: dict[str, FloatArray], likelihood: FloatArray, threshold: FloatArray
-    ) -> dict[str, FloatArray]:
-        """Level, count and moments of the peaks with this reading; what is beyond the threshold enters capped."""
-        since = held["surprise_readings"] - WARM_READINGS
-        begun = since >= 0
-        level, mean, count = held["peak_level"], held["peak_excess"], held["peaks"]
-        rate = np.maximum(_LEVEL_RATE, 1 / (1 + np.maximum(since, 0.0) / 10)) * (mean + 1e-3)
-        over = likelihood > level
-        is_peak = over & (since >= _FIRST_PEAK_READINGS)
-        excess = np.minimum(likelihood, threshold) - level
-        weight = np.where(is_peak & (excess > 0), 1 / np.minimum(count + 2, _PEAKS), 0.0)  # the first guess counts once
-        away = excess - mean
-        return {
-            "peak_level": np.where(begun, level + rate * (over - (1 - _LEVEL)), level),
-            "peaks": count + is_peak,
-            "peak_excess": mean + weight * away,
-            "peak_square": (1 - weight) * (held["peak_square"] + weight * away * away),
-        }
+            weight = max(1 / _LONG_READINGS, 1 / (n + 1))
+            readings[slot, channel] = n + 1
+            short_mean[slot, channel] = short
+            long_mean[slot, channel] = mean + weight * away
+            long_square[slot, channel] = (1 - weight) * (square + weight * away * away)
+            if n >= WARM_READINGS:
+                _follow_peaks(
+                    n - WARM_READINGS,
+                    likelihood,
+                    threshold,
+                    level[slot],
+                    peaks[slot],
+                    excess_mean[slot],
+                    excess_square[slot],
+                    channel,
+                )
+
+
+@compiled
+def _peak_threshold(level: float, mean: float, variance: float, risk: float) -> float:
+    """Exceeded with the risk asked for, by the generalised Pareto distribution of the peaks' first two moments."""
+    shape = 0.5 * (1 - mean * mean / max(variance, 1e-12))
+    shape = min(max(shape, _LEAST_SHAPE), _MOST_SHAPE)
+    if abs(shape) < 1e-3:
+        shape = 1e-3
+    width = max(mean * (1 - shape), 1e-9)
+    rarer = (1 - _LEVEL) / risk
+    above: float = width / shape * (np.exp(shape * np.log(rarer)) - 1)
+    return level + above
+
+
+@compiled
+def _follow_peaks(
+    since: int,
+    likelihood: float,
+    threshold: float,
+    level: Float32Array,
+    peaks: npt.NDArray[np.int32],
+    excess_mean: Float32Array,
+    excess_square: Float32Array,
+    channel: int,
+) -> None:
+    """Level, count and moments of the peaks with this reading; what is beyond the threshold enters capped."""
+    at, mean, count = np.float64(level[channel]), np.float64(excess_mean[channel]), peaks[channel]
+    over = likelihood > at
+    rate = max(_LEVEL_RATE, 1 / (1 + since / 10)) * (mean + 1e-3)
+    level[channel] = at + rate * ((1.0 if over else 0.0) - (1 - _LEVEL))
+    if over and since >= _FIRST_PEAK_READINGS:
+        peaks[channel] = count + 1
+        excess = min(likelihood, threshold) - at
+        if excess > 0:
+            weight = 1 / min(count + 2, _PEAKS)  # the first guess counts once
+            away = excess - mean
+            excess_mean[channel] = mean + weight * away
+            excess_square[channel] = (1 - weight) * (excess_square[channel] + weight * away * away)

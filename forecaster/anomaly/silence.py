@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from forecaster.series.columns import BoolArray, Column, Columns, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 _LONGER = 2  # times the longest run that has ended
 _WARM_READINGS = 20
@@ -52,16 +54,37 @@ class Silence:
         Returns:
             1 where a stream is stuck, or silent, ``[B, 2]``, else 0.
         """
-        ended = present & (run == 1)
-        longest, before = c["flat_longest"][slots], c["flat_run"][slots]
-        longest = np.where(ended, np.maximum(longest, before), longest)
-        stuck = present & (run >= np.maximum(self._flat_readings, _LONGER * longest + 1))
-        stuck &= (readings - run >= run) if self._flat_readings else False
-        c["flat_longest"][slots] = longest
-        c["flat_run"][slots] = np.where(present, run, before)
+        found = np.zeros((len(slots), 2))
+        columns = (c[column.name] for column in self.columns)
+        _follow(slots, run, missed, readings, present, self._flat_readings, self._gap_steps, found, *columns)
+        return found
 
-        longest = c["gap_longest"][slots]
-        silent = (missed >= np.maximum(self._gap_steps, _LONGER * longest + 1)) & (readings > _WARM_READINGS)
-        silent &= self._gap_steps > 0
-        c["gap_longest"][slots] = np.where(present, np.maximum(longest, np.minimum(missed, 2**30)), longest)
-        return np.stack((stuck, silent)).T.astype(np.float64)
+
+@compiled
+def _follow(
+    slots: IntArray,
+    run: IntArray,
+    missed: IntArray,
+    readings: IntArray,
+    present: BoolArray,
+    flat_readings: int,
+    gap_steps: int,
+    found: FloatArray,
+    flat_run: npt.NDArray[np.int32],
+    flat_longest: npt.NDArray[np.int32],
+    gap_longest: npt.NDArray[np.int32],
+) -> None:
+    for row in range(len(slots)):
+        slot = slots[row]
+        if present[row]:
+            if run[row] == 1:
+                flat_longest[slot] = max(flat_longest[slot], flat_run[slot])
+            lived = readings[row] - run[row]
+            if flat_readings and run[row] >= max(flat_readings, _LONGER * flat_longest[slot] + 1) and lived >= run[row]:
+                found[row, 0] = 1.0
+            flat_run[slot] = run[row]
+        is_long = missed[row] >= max(gap_steps, _LONGER * gap_longest[slot] + 1)
+        if gap_steps > 0 and readings[row] > _WARM_READINGS and is_long:
+            found[row, 1] = 1.0
+        if present[row]:
+            gap_longest[slot] = max(gap_longest[slot], min(missed[row], 2**30))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from forecaster.series.columns import FloatArray
+from forecaster.series.compiled import compiled
 
 MOST_SURPRISING = 1e6
 _NARROWEST = 1e-3
@@ -35,19 +36,33 @@ class Surprise:
             quantiles: forecast of each, ``[B, Q]``, in the same units.
             scale: of each stream, ``[B]``.
         """
-        median = quantiles[:, self._median]
-        above = values > median
-        distance = np.abs(values - median)
-        below_reach = median[:, None] - quantiles[:, : self._median]  # [B, P], outermost first
-        above_reach = quantiles[:, : self._median : -1] - median[:, None]
-        least = _NARROWEST * scale[:, None] * self._at_levels
-        reach = np.maximum(np.where(above[:, None], above_reach, below_reach), least)
-        surprise = distance * (self._at_levels[0] / reach[:, 0])
-        # From the outermost pair inwards: within a pair's reach the pair inside it says more.
-        for pair in range(1, self._median):
-            inner, outer = reach[:, pair], reach[:, pair - 1]
-            slope = (self._at_levels[pair - 1] - self._at_levels[pair]) / np.maximum(outer - inner, 1e-12 * outer)
-            between = self._at_levels[pair] + (distance - inner) * slope
-            within = distance * (self._at_levels[pair] / inner)
-            surprise = np.where(distance < outer, np.where(distance < inner, within, between), surprise)
-        return np.where(np.isnan(surprise), 0.0, np.minimum(surprise, MOST_SURPRISING))
+        surprise = np.empty(len(values))
+        _surprise(values, quantiles, scale, self._median, self._at_levels, surprise)
+        return surprise
+
+
+@compiled
+def _surprise(
+    values: FloatArray,
+    quantiles: FloatArray,
+    scale: FloatArray,
+    middle: int,
+    at_levels: FloatArray,
+    surprise: FloatArray,
+) -> None:
+    levels = quantiles.shape[1]
+    for row in range(len(values)):
+        median = quantiles[row, middle]
+        above, distance = values[row] > median, abs(values[row] - median)
+        found = outer = 0.0
+        for pair in range(middle):
+            # From the outermost pair inwards: within a pair's reach the pair inside it says more.
+            reach = quantiles[row, levels - 1 - pair] - median if above else median - quantiles[row, pair]
+            reach = np.maximum(reach, _NARROWEST * scale[row] * at_levels[pair])
+            if pair == 0 or distance < reach:
+                found = distance * (at_levels[pair] / reach)
+            elif distance < outer:
+                slope = (at_levels[pair - 1] - at_levels[pair]) / max(outer - reach, 1e-12 * outer)
+                found = at_levels[pair] + (distance - reach) * slope
+            outer = reach
+        surprise[row] = 0.0 if np.isnan(found) else min(found, MOST_SURPRISING)

@@ -1,7 +1,7 @@
 """Forecasts of a whole wave as JSON: the bytes of `encode_forecast`, without an object for each forecast.
 
-Numbers are written a column at a time by msgspec, and the text is cut at the brackets and commas between rows; what all
-rows share is written once.
+Quantiles are written by `number_text`, other numbers a column at a time by msgspec, whose text is cut at the commas;
+what all rows share is written once.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from itertools import repeat
 import msgspec
 import numpy as np
 
+from forecaster.codecs.number_text import matrices
 from forecaster.series.columns import FloatArray, IntArray
 
 _encode = msgspec.json.Encoder().encode
-
-_MARK = 1e300
-"""Stands between the levels of two leads, twice between two rows: readings end at 1e30, no forecast is that large."""
-_MARK_TEXT = b"," + _encode(_MARK) + b","
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ def encode_forecasts(wave: ForecastWave) -> list[bytes]:
         _origins(wave.times),
         _numbers(wave.values),
         _numbers(wave.step_seconds),
-        _quantiles(wave.quantiles),
+        matrices(wave.quantiles),
         wave.statuses,
         _experts(wave),
         wave.offsets,
@@ -94,21 +91,6 @@ def encode_forecasts(wave: ForecastWave) -> list[bytes]:
         )
         for name, origin, value, step, rows, status, experts, offset, field, sequence, coverage, withheld in columns
     ]
-
-
-def _quantiles(quantiles: FloatArray) -> list[bytes]:
-    """Each row as JSON, null where nothing is known.
-
-    As one flat list with marks: a list for each lead would be an object more for the garbage collector to look through,
-    ten thousand a wave.
-    """
-    rows, leads, levels = quantiles.shape
-    marked = np.full((rows, leads * (levels + 1) + 1), _MARK)
-    marked[:, :-1].reshape(rows, leads, levels + 1)[:, :, :-1] = quantiles
-    known = np.logical_not(np.isnan(quantiles[:, 0, 0]))
-    text = _encode(marked[known].ravel().tolist())[1:-1] + b","
-    texts = iter(text.split(_MARK_TEXT + _MARK_TEXT[1:])[:-1])
-    return [b"[[%b]]" % next(texts).replace(_MARK_TEXT, b"],[") if is_known else b"null" for is_known in known.tolist()]
 
 
 def _numbers(column: FloatArray) -> list[bytes]:

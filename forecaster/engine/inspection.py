@@ -11,8 +11,8 @@ from forecaster.codecs.timestamps import format_time
 from forecaster.engine.pipeline import STATUSES
 from forecaster.engine.report import StreamSample
 from forecaster.engine.task import PartitionTask
+from forecaster.engine.units import significant_decimals
 from forecaster.series.groups import group_label
-from forecaster.uncertainty.tracker import significant_decimals
 
 RECENT_IN_SUMMARY = 60
 
@@ -93,7 +93,7 @@ class Inspector:
         seen = bool(c["seen"][slot])
         network = task.network(slot)
         adopted = network is not None and int(c["model"][slot]) == network.model
-        decimals = int(significant_decimals(c["scale"][slot : slot + 1])[0])  # the ring is in single precision
+        decimals = int(significant_decimals(c["scale"][slot]))  # the ring is in single precision
         return {
             "stream_id": stream_id,
             "status": STATUSES[int(c["status"][slot])].value,

@@ -22,7 +22,8 @@ import numpy as np
 
 from forecaster.anomaly.detector import AnomalyDetector, Expectation, Verdicts, direction
 from forecaster.engine.report import LeadScores, StepReport
-from forecaster.engine.wave import Wave
+from forecaster.engine.units import in_own_units, outcome, rounded, significant_decimals
+from forecaster.engine.wave import Wave, filled
 from forecaster.engine.withholding import Withholding
 from forecaster.evaluation.scores import quantile_loss
 from forecaster.experts.base import Origins, PointExpert
@@ -31,7 +32,7 @@ from forecaster.experts.mixture import LeadInterpolation, MLPoly
 from forecaster.experts.recurrent import RecurrentExpert
 from forecaster.models.cells import WAVE_TILE
 from forecaster.records import Reason, Status
-from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, chosen
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
 from forecaster.series.encoder import Inputs, SeriesEncoder
 from forecaster.series.seasons import season_steps
 from forecaster.state.event_clock import Arrival, EventClock
@@ -39,14 +40,12 @@ from forecaster.state.pending import PendingForecasts, anchor_leads
 from forecaster.state.recent_score import RecentScore
 from forecaster.state.streams import SCRATCH
 from forecaster.uncertainty.spread import PointSpread, normal_quantiles
-from forecaster.uncertainty.tracker import LogQuantileTracker, significant_decimals
+from forecaster.uncertainty.tracker import LogQuantileTracker
 
 ADOPTION_READINGS = 10
 """Readings after which a stream's step is known well enough to give it a season and a network."""
 
 _SMALLEST_SCALE = 1e-30
-_WORST_ERROR = 1e3
-"""In scaled units. A stream that was constant so far has next to no scale; its first move must not swamp all sums."""
 
 STATUSES = tuple(Status)
 _STATUS_CODE = {status: code for code, status in enumerate(STATUSES)}
@@ -251,9 +250,8 @@ class Pipeline:
     def published(self, c: Columns, slot: int) -> FloatArray:
         """What was last published for a stream at the anchor leads, ``[A, Q]``, in its own units."""
         _, made = self.pending.made_at(c, slot, int(c["tick"][slot]) - 1)
-        own: FloatArray = made[:, -1].astype(np.float64) + c["anchor"][slot]
-        rounded: FloatArray = _rounded(own[None], significant_decimals(c["scale"][slot : slot + 1]))[0]
-        return rounded
+        own, decimals = made[:, -1].astype(np.float64) + c["anchor"][slot], significant_decimals(c["scale"][slot])
+        return np.array([[rounded(number, decimals) for number in at_lead] for at_lead in own])
 
     def shares(self, c: Columns, slot: int) -> FloatArray:
         """Share of each expert that took part in a stream's last answer, at every lead, ``[H, E]``."""
@@ -348,9 +346,10 @@ class Pipeline:
             (np.flatnonzero((foreign & ~reseasoned) | (adopted & too_long)), False),
         ):
             if len(rows):
-                padded = np.pad(slots[rows], (0, -len(rows) % WAVE_TILE), constant_values=SCRATCH)
-                ticks = np.pad(newest[rows], (0, -len(rows) % WAVE_TILE))
-                recurrent.rebuild(c, padded, ticks, relearn_scale=relearn)
+                extra = -len(rows) % WAVE_TILE
+                recurrent.rebuild(
+                    c, filled(slots[rows], extra, SCRATCH), filled(newest[rows], extra), relearn_scale=relearn
+                )
                 report.rebuilt += len(rows)
 
     def _season(self, c: Columns, slots: IntArray, recurrent: RecurrentExpert | None) -> IntArray:
@@ -410,8 +409,7 @@ class Pipeline:
         if not self._detects:
             return None
         slots = wave.slots
-        anchor: FloatArray = c["anchor"][slots][:, None]
-        by_next, by_longest = (anchor + published for published in self.pending.expected(c, slots, gap))
+        by_next, by_longest = self.pending.expected(c, slots, gap)
         silent = np.rint(c["since_observed"][slots]).astype(np.int64)
         verdicts = self.detector.update(
             c,
@@ -431,38 +429,18 @@ class Pipeline:
     def _judge(self, c: Columns, wave: Wave, report: StepReport) -> None:
         """Settle the forecasts whose target is this reading."""
         slots = wave.slots
-        settled, points, made = self.pending.due(c, slots, c["tick"][slots])  # [B, A], [B, A, P], [B, A, 2, Q]
-        published = made[:, :, -1]
-        # A stream that had had no value yet was told nothing: its published quantiles are nan.
-        settled &= ~(np.isnan(wave.values)[:, None] | np.isnan(published[:, :, 0]))
-        if not settled.any():
+        due = self.pending.due(c, slots, c["tick"][slots])
+        if not due.settled.any():
             return
-        target = np.where(np.isnan(wave.values), 0.0, wave.values - c["anchor"][slots]).astype(np.float32)
+        target = (wave.values - c["anchor"][slots]).astype(np.float32)
         scale, seen = np.maximum(c["scale"][slots], _SMALLEST_SCALE), c["seen"][slots]
-        away = (points - target[:, None, None]) / scale[:, None, None]
-        self._mixture.update(
-            c, slots, settled, away, c["spread"][slots], (made[:, :, 0] - target[:, None, None]) / scale[:, None, None]
-        )
-        self._tracker.update(c, slots, settled, target, published, seen)
-        self._spreads.update(c, slots, settled[:, :, None] & ~np.isnan(points), np.abs(away), seen)
-
-        def scaled(distance: Float32Array) -> Float32Array:
-            return np.minimum(np.abs(distance) / scale[:, None], _WORST_ERROR).astype(np.float32)
-
-        error = scaled(target[:, None] - published[..., self._median])
-        naive_error = scaled(target[:, None] - points[:, :, 0])
-        covered = (target[:, None] >= published[..., 0]) & (target[:, None] <= published[..., -1])
-        self.recent_score.update(c, slots, settled, error, naive_error, covered)
-        counted = settled & (slots != SCRATCH)[:, None]
-        scores, width = report.scores, scaled(published[..., -1] - published[..., 0])
-        scores.settled += counted.sum(axis=0)
-        for total, part in (
-            (scores.abs_error, error),
-            (scores.naive_abs_error, naive_error),
-            (scores.covered, covered),
-            (scores.width, width),
-        ):
-            total += chosen(counted, part, 0.0).sum(axis=0, dtype=np.float64)
+        found = outcome(due, target, scale, self._median)
+        published = np.ascontiguousarray(due.quantiles[:, :, -1])
+        self._mixture.update(c, slots, found.settled, found.points, c["spread"][slots], found.network)
+        self._tracker.update(c, slots, found.settled, target, published, seen)
+        self._spreads.update(c, slots, found.settled, found.points, seen)
+        self.recent_score.update(c, slots, found.settled, found.error, found.naive_error, found.covered)
+        found.add_to(report.scores, slots != SCRATCH)
 
     def _learn(
         self, c: Columns, wave: Wave, elapsed: FloatArray, recurrent: RecurrentExpert | None
@@ -507,20 +485,12 @@ class Pipeline:
         available = np.concatenate((answered, usable[:, None]), axis=1)  # [B, E]
         weights = self._mixture.weights(c, slots, available)  # [B, H, E]
         factors = self._interpolation.apply(self._tracker.factors(c, slots))  # [B, H, P]
-        made = np.asfortranarray(made)  # all these are laid out as `gathered` does
         relative = self._tracker.widen(self._mixture.mix(weights, points, spread, made), factors)
-
-        value, scale = at.value[:, None, None], at.scale[:, None, None]
-        published = _rounded(value + scale * relative, significant_decimals(at.scale))
-        unknown = c["seen"][slots] == 0
-        if unknown.any():
-            published[unknown] = np.nan
-        waiting = np.where(answered[:, None, :], value + scale * points[:, self._anchors], np.nan)
-        kept = np.empty((len(slots), len(self.leads), 2, len(self.quantile_levels)), order="F")
-        kept[:, :, 0] = np.where(usable[:, None, None], value + scale * made[:, self._anchors], np.nan)
-        kept[:, :, 1] = published[:, self._anchors]
-        self.pending.add(c, slots, c["tick"][slots] - 1, waiting, kept)
-        return np.ascontiguousarray(published), np.ascontiguousarray(weights.mean(axis=1)), fell_back
+        kept = in_own_units(
+            relative, points, answered, made, usable, at.value, at.scale, c["seen"][slots], self._anchors
+        )
+        self.pending.add(c, slots, c["tick"][slots] - 1, kept.points, kept.quantiles)
+        return kept.published, weights.mean(axis=1), fell_back
 
     def _points(
         self, c: Columns, at: Origins, recurrent: RecurrentExpert | None, adopted: BoolArray
@@ -533,9 +503,9 @@ class Pipeline:
             points and spreads, both ``[B, H, P]``, and who has an answer, ``[B, P]``.
         """
         experts: list[PointExpert | None] = [*self._baselines, None if recurrent is None else recurrent.linear]
-        points = np.zeros((*at.ahead.shape, len(experts)), np.float32, order="F")
-        first = np.zeros((len(at.slots), len(self.leads), len(experts)), np.float32, order="F")
-        answered = np.zeros((len(at.slots), len(experts)), np.bool_, order="F")
+        points = np.zeros((*at.ahead.shape, len(experts)), np.float32)
+        first = np.zeros((len(at.slots), len(self.leads), len(experts)), np.float32)
+        answered = np.zeros((len(at.slots), len(experts)), np.bool_)
         for k, expert in enumerate(experts):
             if expert is not None:
                 points[:, :, k], answered[:, k] = expert.forecast(c, at)
@@ -582,13 +552,3 @@ class Pipeline:
             whole,
             real,
         )
-
-
-def _rounded(quantiles: FloatArray, decimals: IntArray) -> FloatArray:
-    """``[B, H, Q]`` rounded to each row's ``decimals`` ``[B]``, so that published numbers carry no dust."""
-    power = np.power(10.0, np.abs(decimals))[:, None, None]
-    fine = (decimals >= 0)[:, None, None]
-    rounded = quantiles * power
-    np.rint(rounded, out=rounded)
-    rounded /= power
-    return rounded if fine.all() else np.where(fine, rounded, np.rint(quantiles / power) * power)

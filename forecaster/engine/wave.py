@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from forecaster.models.cells import WAVE_TILE
 from forecaster.records import Observation
 from forecaster.series.columns import FloatArray, IntArray
 from forecaster.series.groups import DEFAULT
 from forecaster.state.streams import SCRATCH
+
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(slots=True)
@@ -48,19 +52,26 @@ class Wave:
         extra = -len(self) % WAVE_TILE
         if extra == 0:
             return self
-        covariates, future = (
-            None if beside is None else np.pad(beside, ((0, extra), (0, 0)))
-            for beside in (self.covariates, self.future)
-        )
         return Wave(
-            np.pad(self.slots, (0, extra), constant_values=SCRATCH),
-            np.pad(self.times, (0, extra)),
-            np.pad(self.values, (0, extra)),
-            covariates,
-            np.pad(self.tags, (0, extra), constant_values=-1),
+            filled(self.slots, extra, SCRATCH),
+            filled(self.times, extra),
+            filled(self.values, extra),
+            None if self.covariates is None else filled(self.covariates, extra),
+            filled(self.tags, extra, -1),
             self.group,
-            future,
+            None if self.future is None else filled(self.future, extra),
         )
+
+
+def filled(rows: npt.NDArray[T], extra: int, value: int = 0) -> npt.NDArray[T]:
+    """An array with ``extra`` rows of this value behind its own; `np.pad` takes ten times as long for a small one.
+
+    >>> filled(np.array([7, 8]), 2, -1).tolist()
+    [7, 8, -1, -1]
+    """
+    longer = np.full((len(rows) + extra, *rows.shape[1:]), value, rows.dtype)
+    longer[: len(rows)] = rows
+    return longer
 
 
 class WaveBuilder:

@@ -46,14 +46,11 @@ class LinearExpert:
         self._linear, self._encoder, self._inputs = linear, encoder, lag_inputs(encoder)
 
     def forecast(self, c: Columns, at: Origins) -> tuple[Float32Array, BoolArray]:
-        """Answers once all lags are there. B is a multiple of `WAVE_TILE`."""
+        """Answers once all lags are there."""
         slots, ticks, season = at.slots, c["tick"][at.slots], c["season"][at.slots].astype(np.int64)
-        padding = len(slots) - np.count_nonzero(slots)  # the scratch row, last: made like the first, which costs less
-        if padding:
-            ticks[-padding:], season[-padding:] = ticks[0], season[0]
         own = self._linear.rows_of(c[IDENTITY][slots])
         rows = self._inputs.rows(
-            lambda back: self._encoder.look_back(c, slots, back),
+            self._encoder.past(c, slots),
             ticks=ticks,
             season=season,
             origin=at.value,

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, chosen, gathered
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 _MEMORY = 4_096
 _MOST = 8.0  # regret of one target, in units of the scale: one wild reading must not decide for thousands to come
@@ -41,8 +42,8 @@ class MLPoly:
         shape: Float32Array,
         horizon: int,
     ) -> None:
-        self._levels = np.array(quantile_levels, np.float32)
-        self._shape = shape
+        self._levels = np.array(quantile_levels)
+        self._shape = shape.astype(np.float64)
         experts = points + 1
         self.columns = (
             Column("regret", "f4", (len(leads), experts)),
@@ -56,9 +57,9 @@ class MLPoly:
         c: Columns,
         slots: IntArray,
         settled: BoolArray,
-        points: FloatArray,
+        points: Float32Array,
         spread: Float32Array,
-        quantiles: FloatArray,
+        quantiles: Float32Array,
     ) -> None:
         """Learn from targets that arrived. Numbers are relative to the target and in units of the stream's scale.
 
@@ -68,28 +69,18 @@ class MLPoly:
             spread: about the points, ``[B, A, P]``.
             quantiles: of the network, ``[B, A, Q]``; ``nan`` where it had no answer.
         """
-        answered = ~np.isnan(np.concatenate((points, quantiles[..., :1]), axis=2))  # [B, A, E]
-        weights = self._weights_at_anchors(c, slots, answered)
-        own, made, spread = _bounded(points), _bounded(quantiles), np.asfortranarray(spread)  # as `gathered` does
-        mixed = self.mix(weights, own, spread, made)
-        gradient = (mixed > 0).astype(np.float32) - self._levels  # of the pinball loss, [B, A, Q]
-        along, across = _sum_last(gradient), _sum_last(gradient * self._shape)  # [B, A]
-        of_experts = np.concatenate(
-            (own * along[..., None] + spread * across[..., None], _sum_last(gradient * made)[..., None]), axis=2
+        _learn(
+            slots,
+            settled,
+            points,
+            spread,
+            quantiles,
+            self._levels,
+            self._shape,
+            c["regret"],
+            c["inverse_rate"],
+            c["regret_bound"],
         )
-        excess = (_sum_last(gradient * mixed)[..., None] - of_experts) / np.float32(len(self._levels))
-        counts = settled[:, :, None] & answered
-        instant = chosen(counts, np.clip(excess, -_MOST, _MOST), np.float32(0.0))
-
-        square = instant * instant
-        kept = np.float32(1 - 1 / _MEMORY)
-        regret, inverse_rate, old_bound = (
-            gathered(c[name], slots) for name in ("regret", "inverse_rate", "regret_bound")
-        )
-        bound = chosen(counts, np.maximum(old_bound, _largest_last(square)[..., None]), old_bound)
-        c["regret"][slots] = chosen(counts, kept * regret + instant, regret)
-        c["inverse_rate"][slots] = chosen(counts, kept * inverse_rate + square + (bound - old_bound), inverse_rate)
-        c["regret_bound"][slots] = bound
 
     def mix(
         self, weights: Float32Array, points: Float32Array, spread: Float32Array, quantiles: Float32Array
@@ -101,35 +92,15 @@ class MLPoly:
             points, spread: ``[B, X, P]``, finite; of experts without an answer anything.
             quantiles: of the network, ``[B, X, Q]``, likewise.
         """
-        shares = weights[..., :-1]
-        center, width = _sum_last(shares * points), _sum_last(shares * spread)
-        mixed: Float32Array = np.empty_like(quantiles, np.float32)
-        # Told where to go: a product of two that are both broadcast would not be laid out as they are.
-        np.multiply(width[..., None], self._shape, out=mixed)
-        mixed += center[..., None]
-        mixed += weights[..., -1:] * quantiles
+        mixed = np.empty_like(quantiles)
+        _mix(weights, points, spread, quantiles, self._shape, mixed)
         return mixed
 
     def weights(self, c: Columns, slots: IntArray, available: BoolArray) -> Float32Array:
         """Weights at every lead, ``[B, H, E]``, summing to 1 over the experts ``available`` ``[B, E]``."""
-        return self._interpolation.apply(self._weights_at_anchors(c, slots, available[:, None, :]))
-
-    def _weights_at_anchors(self, c: Columns, slots: IntArray, available: BoolArray) -> Float32Array:
-        """``[B, A, E]``: in proportion to η_k·max(R_k, 0); equal shares while nobody is ahead. ``available`` is
-        ``[B, A, E]``, or ``[B, 1, E]`` where it is the same at all anchors."""
-        regret: Float32Array = gathered(c["regret"], slots)
-        np.maximum(regret, 0, out=regret)
-        np.copyto(regret, 0, where=np.logical_not(available))
-        inverse_rate: Float32Array = gathered(c["inverse_rate"], slots)
-        np.maximum(inverse_rate, np.float32(1e-12), out=inverse_rate)
-        share = np.divide(regret, inverse_rate, out=regret)
-        total = _sum_last(share)[..., None]
-        ahead = total > 0
-        if ahead.all():
-            return np.divide(share, total, out=share)
-        equal = available / np.maximum(_sum_last(available.astype(np.float32)), 1)[..., None]
-        weights: Float32Array = np.where(ahead, share / np.where(ahead, total, 1), equal).astype(np.float32)
-        return weights
+        at_anchors = np.empty((len(slots), *c["regret"].shape[1:]), np.float32)
+        _weigh(slots, c["regret"], c["inverse_rate"], available, at_anchors)
+        return self._interpolation.apply(at_anchors)
 
 
 class LeadInterpolation:
@@ -140,33 +111,142 @@ class LeadInterpolation:
         self._upper = np.searchsorted(leads, every)
         self._lower = np.maximum(self._upper - 1, 0)
         low, high = np.array(leads)[self._lower], np.array(leads)[self._upper]
-        self._fraction = ((every - low) / np.maximum(high - low, 1)).astype(np.float32)[:, None]  # [H, 1]
+        self._fraction = (every - low) / np.maximum(high - low, 1)  # [H]
 
     def apply(self, at_anchors: Float32Array) -> Float32Array:
         """``[B, A, X]`` to ``[B, H, X]``."""
-        low, spread = at_anchors[:, self._lower], at_anchors[:, self._upper]  # unlike `take` these keep the layout
-        spread -= low
-        spread *= self._fraction
-        spread += low
-        return spread
+        rows, _, width = at_anchors.shape
+        at_leads = np.empty((rows, len(self._fraction), width), np.float32)
+        _interpolate(at_anchors, self._lower, self._upper, self._fraction, at_leads)
+        return at_leads
 
 
-def _bounded(relative: FloatArray) -> Float32Array:
-    """In single precision; 0 where nothing was answered. What is out of reach is all the same distance away."""
-    bounded = np.clip(relative, -_FARTHEST, _FARTHEST).astype(np.float32)
-    return chosen(~np.isnan(bounded), bounded, np.float32(0.0))
+@compiled
+def _learn(
+    slots: IntArray,
+    settled: BoolArray,
+    points: Float32Array,
+    spread: Float32Array,
+    quantiles: Float32Array,
+    levels: FloatArray,
+    shape: FloatArray,
+    regret: Float32Array,
+    inverse_rate: Float32Array,
+    regret_bound: Float32Array,
+) -> None:
+    """One step of ML-Poly at every anchor that was settled."""
+    anchors, experts = regret.shape[1:]
+    last = experts - 1
+    kept = 1.0 - 1.0 / _MEMORY
+    answered, weights, said = np.empty(experts, np.bool_), np.empty(experts), np.empty(experts)
+    for row in range(len(slots)):
+        slot = slots[row]
+        for anchor in range(anchors):
+            if not settled[row, anchor]:
+                continue
+            for k in range(last):
+                answered[k] = not np.isnan(points[row, anchor, k])
+                said[k] = _bounded(points[row, anchor, k])
+            answered[last] = not np.isnan(quantiles[row, anchor, 0])
+            _share_out(regret[slot, anchor], inverse_rate[slot, anchor], answered, weights)
+
+            center = width = 0.0
+            for k in range(last):
+                center += weights[k] * said[k]
+                width += weights[k] * spread[row, anchor, k]
+            # The gradient of the pinball loss at the mixture, level by level: along points, across their spreads.
+            along = across = of_mixture = of_network = 0.0
+            for level in range(len(levels)):
+                made = _bounded(quantiles[row, anchor, level])
+                mixed = center + width * shape[level] + weights[last] * made
+                gradient = (1.0 if mixed > 0 else 0.0) - levels[level]
+                along += gradient
+                across += gradient * shape[level]
+                of_mixture += gradient * mixed
+                of_network += gradient * made
+
+            most = 0.0  # the largest square
+            for k in range(experts):
+                of_expert = of_network if k == last else said[k] * along + spread[row, anchor, k] * across
+                excess = (of_mixture - of_expert) / len(levels)
+                said[k] = min(max(excess, -_MOST), _MOST) if answered[k] else 0.0  # from here on its regret
+                most = max(most, said[k] * said[k])
+            for k in range(experts):
+                if answered[k]:
+                    bound = max(regret_bound[slot, anchor, k], most)
+                    risen = bound - regret_bound[slot, anchor, k]
+                    regret[slot, anchor, k] = kept * regret[slot, anchor, k] + said[k]
+                    inverse_rate[slot, anchor, k] = kept * inverse_rate[slot, anchor, k] + said[k] * said[k] + risen
+                    regret_bound[slot, anchor, k] = bound
 
 
-def _sum_last(values: Float32Array) -> Float32Array:
-    # A plain loop over the few: its order of summation never depends on the shape of the wave.
-    total = values[..., 0].copy(order="K")
-    for k in range(1, values.shape[-1]):
-        total += values[..., k]
-    return total
+@compiled
+def _weigh(
+    slots: IntArray,
+    regret: Float32Array,
+    inverse_rate: Float32Array,
+    available: BoolArray,
+    weights: Float32Array,
+) -> None:
+    """Weights at the anchors, ``[B, A, E]``, among those ``available`` ``[B, E]``."""
+    of_experts = np.empty(regret.shape[2])
+    for row in range(len(slots)):
+        for anchor in range(regret.shape[1]):
+            _share_out(regret[slots[row], anchor], inverse_rate[slots[row], anchor], available[row], of_experts)
+            weights[row, anchor] = of_experts
 
 
-def _largest_last(values: Float32Array) -> Float32Array:
-    largest = values[..., 0].copy(order="K")
-    for k in range(1, values.shape[-1]):
-        np.maximum(largest, values[..., k], out=largest)
-    return largest
+@compiled
+def _share_out(regret: Float32Array, inverse_rate: Float32Array, available: BoolArray, weights: FloatArray) -> None:
+    """In proportion to η_k·max(R_k, 0); equal shares while nobody is ahead. All ``[E]``."""
+    total = 0.0
+    for k in range(len(weights)):
+        weights[k] = max(regret[k], 0.0) / max(inverse_rate[k], 1e-12) if available[k] else 0.0
+        total += weights[k]
+    if total > 0:
+        weights /= total
+    else:
+        equal = 1.0 / max(available.sum(), 1)
+        for k in range(len(weights)):
+            weights[k] = equal if available[k] else 0.0
+
+
+@compiled
+def _mix(
+    weights: Float32Array,
+    points: Float32Array,
+    spread: Float32Array,
+    quantiles: Float32Array,
+    shape: FloatArray,
+    mixed: Float32Array,
+) -> None:
+    rows, leads, levels = mixed.shape
+    last = weights.shape[2] - 1
+    for row in range(rows):
+        for lead in range(leads):
+            center = width = 0.0
+            for k in range(last):
+                center += weights[row, lead, k] * points[row, lead, k]
+                width += weights[row, lead, k] * spread[row, lead, k]
+            for level in range(levels):
+                mixed[row, lead, level] = (
+                    center + width * shape[level] + weights[row, lead, last] * quantiles[row, lead, level]
+                )
+
+
+@compiled
+def _interpolate(
+    at_anchors: Float32Array, lower: IntArray, upper: IntArray, fraction: FloatArray, at_leads: Float32Array
+) -> None:
+    rows, leads, width = at_leads.shape
+    for row in range(rows):
+        for lead in range(leads):
+            for k in range(width):
+                low = at_anchors[row, lower[lead], k]
+                at_leads[row, lead, k] = low + fraction[lead] * (at_anchors[row, upper[lead], k] - low)
+
+
+@compiled
+def _bounded(relative: float) -> float:
+    """0 where nothing was answered. What is out of reach is all the same distance away."""
+    return 0.0 if np.isnan(relative) else min(max(relative, -_FARTHEST), _FARTHEST)

@@ -63,8 +63,8 @@ class RecurrentStack(nn.Module):
         """
         layers = []
         below = x
-        for layer, (w_ih, w_hh, b_ih, b_hh) in enumerate(self.body.all_weights):
-            carried = self._advance(linear(below, w_ih, b_ih), hidden[:, layer], w_hh, b_hh)
+        for layer, weights in enumerate(self.body.all_weights):
+            carried = self._advance(below, hidden[:, layer], weights)
             layers.append(carried)
             below = self._output(carried)
         return below, (layers[0].unsqueeze(1) if len(layers) == 1 else torch.stack(layers, dim=1))
@@ -84,8 +84,11 @@ class RecurrentStack(nn.Module):
         tops, after = self.body(x, self._unpack(before.transpose(0, 1)))
         return tops, self._pack(after).transpose(0, 1)
 
-    def _advance(self, gates_x: Tensor, carried: Tensor, w_hh: Tensor, b_hh: Tensor) -> Tensor:
-        """One layer, one tick: input part of the gates ``[B, G·D]`` and what was carried ``[B, W]`` -> ``[B, W]``."""
+    def _advance(self, below: Tensor, carried: Tensor, weights: list[nn.Parameter]) -> Tensor:
+        """One layer, one tick: its input ``[B, F]`` and what was carried ``[B, W]`` -> ``[B, W]``.
+
+        ``weights`` of input and carried state, ``[G·D, F]`` and ``[G·D, D]``, and the biases of both.
+        """
         raise NotImplementedError
 
     def _output(self, carried: Tensor) -> Tensor:
@@ -109,8 +112,10 @@ class RNNStack(RecurrentStack):
         )
         self._activate = torch.tanh_ if activation == "tanh" else torch.relu_
 
-    def _advance(self, gates_x: Tensor, carried: Tensor, w_hh: Tensor, b_hh: Tensor) -> Tensor:
-        return self._activate(linear(carried, w_hh, b_hh) + gates_x)
+    def _advance(self, below: Tensor, carried: Tensor, weights: list[nn.Parameter]) -> Tensor:
+        w_ih, w_hh, b_ih, b_hh = weights
+        # Not `torch.rnn_tanh_cell`: its products have as few outputs as the layer is wide.
+        return self._activate(linear(carried, w_hh, b_hh) + linear(below, w_ih, b_ih))
 
 
 class GRUStack(RecurrentStack):
@@ -119,12 +124,8 @@ class GRUStack(RecurrentStack):
     def __init__(self, features: int, hidden: int, layers: int, *, dropout: float) -> None:
         super().__init__(nn.GRU(features, hidden, layers, dropout=dropout if layers > 1 else 0.0, batch_first=True))
 
-    def _advance(self, gates_x: Tensor, carried: Tensor, w_hh: Tensor, b_hh: Tensor) -> Tensor:
-        width = carried.shape[1]
-        gates_h = linear(carried, w_hh, b_hh)
-        reset, keep = torch.sigmoid_(gates_x[:, : 2 * width] + gates_h[:, : 2 * width]).chunk(2, dim=1)  # [B, D] each
-        new = torch.tanh_(torch.addcmul(gates_x[:, 2 * width :], reset, gates_h[:, 2 * width :]))
-        return torch.lerp(new, carried, keep)
+    def _advance(self, below: Tensor, carried: Tensor, weights: list[nn.Parameter]) -> Tensor:
+        return torch.gru_cell(below, carried, *weights)
 
 
 class LSTMStack(RecurrentStack):
@@ -135,12 +136,8 @@ class LSTMStack(RecurrentStack):
     def __init__(self, features: int, hidden: int, layers: int, *, dropout: float) -> None:
         super().__init__(nn.LSTM(features, hidden, layers, dropout=dropout if layers > 1 else 0.0, batch_first=True))
 
-    def _advance(self, gates_x: Tensor, carried: Tensor, w_hh: Tensor, b_hh: Tensor) -> Tensor:
-        width = carried.shape[1] // 2
-        gates = F.linear(carried[:, :width], w_hh, b_hh) + gates_x  # [B, 4D]: input, forget, new, output
-        admit, forget = torch.sigmoid(gates[:, : 2 * width]).chunk(2, dim=1)
-        memory = torch.addcmul(forget * carried[:, width:], admit, torch.tanh(gates[:, 2 * width : 3 * width]))
-        top = torch.sigmoid(gates[:, 3 * width :]) * torch.tanh(memory)
+    def _advance(self, below: Tensor, carried: Tensor, weights: list[nn.Parameter]) -> Tensor:
+        top, memory = torch.lstm_cell(below, carried.chunk(2, dim=1), *weights)
         return torch.cat((top, memory), dim=1)  # [B, 2D]
 
     def _output(self, carried: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from forecaster.models.cells import linear
 from forecaster.series.columns import Float32Array, IntArray
+from forecaster.series.compiled import compiled
 
 MOST_OWN = 256
 """Streams with weights of their own: at horizon 12 these are 4 KB each, at 24 10 KB."""
@@ -69,17 +69,22 @@ class LinearForecast(nn.Module):
         return np.where(known[place] == identities, place, -1)
 
     def points(self, inputs: Float32Array, rows: IntArray) -> Float32Array:
-        """``[B, K]`` to ``(y - x_t) / v``, ``[B, H]``; ``rows`` ``[B]`` as `rows_of` gives them.
-
-        The bits of a row are the same whatever else is in the wave, if B is a multiple of `WAVE_TILE`.
-        """
-        with_own = np.flatnonzero(rows >= 0)
-        if len(with_own) == len(rows):
-            made: Float32Array = np.matmul(inputs[:, None], self.own.numpy()[rows])[:, 0]
-            return made
-        with torch.inference_mode():
-            made = linear(torch.from_numpy(inputs), self.weight.T).numpy()
-        if len(with_own):
-            # One product a stream, in a loop of numpy's: torch.bmm is twice as slow, and chooses by the number of rows.
-            made[with_own] = np.matmul(inputs[with_own, None], self.own.numpy()[rows[with_own]])[:, 0]
+        """``[B, K]`` to ``(y - x_t) / v``, ``[B, H]``; ``rows`` ``[B]`` as `rows_of` gives them."""
+        made = np.zeros((len(rows), self.weight.shape[1]), np.float32)
+        shared = self.weight.numpy()
+        own = self.own.numpy() if self.streams else np.zeros((0, *shared.shape), np.float32)
+        _multiply(inputs, rows, shared, own, made)
         return made
+
+
+@compiled
+def _multiply(
+    inputs: Float32Array, rows: IntArray, shared: Float32Array, own: Float32Array, made: Float32Array
+) -> None:
+    """One product a stream, with weights of its own or the shared ones."""
+    for row in range(len(rows)):
+        weights = own[rows[row]] if rows[row] >= 0 else shared
+        for k in range(inputs.shape[1]):
+            x = inputs[row, k]
+            for lead in range(made.shape[1]):
+                made[row, lead] += x * weights[k, lead]

@@ -56,33 +56,6 @@ def clear(columns: Iterable[Column], c: Columns, slots: IntArray) -> None:
         c[column.name][slots] = column.fill
 
 
-def gathered(column: npt.NDArray[Any], slots: IntArray) -> npt.NDArray[Any]:
-    """Rows of the streams of a wave, ``[B, *shape]``, laid out so that the streams lie side by side.
-
-    A wave is many streams by a few leads, experts and levels. In this layout numpy's inner loops run over the streams
-    and not over the few, which is three to five times as fast where shapes are broadcast; what is calculated from such
-    arrays is laid out alike.
-
-    >>> gathered(np.zeros((8, 5, 4)), np.array([1, 2])).strides
-    (8, 16, 80)
-    """
-    assert column.flags.c_contiguous, "of a view, numpy copies the rows of all streams first"
-    return column.take(slots, axis=0).copy(order="F")
-
-
-def chosen(
-    mask: BoolArray, value: npt.NDArray[Any], otherwise: npt.NDArray[Any] | np.generic | float
-) -> npt.NDArray[Any]:
-    """`np.where` that costs next to nothing where the mask holds everywhere, as it mostly does once streams are past
-    their beginnings; ``value`` itself is the answer then.
-
-    >>> value = np.ones(2)
-    >>> chosen(np.array([True, True]), value, 0.0) is value, chosen(np.array([True, False]), value, 0.0).tolist()
-    (True, [1.0, 0.0])
-    """
-    return value if mask.all() else np.where(mask, value, otherwise)
-
-
 def row_bytes(columns: Iterable[Column]) -> int:
     """Bytes of one stream over all columns."""
     return sum(column.row_bytes for column in columns)

@@ -13,8 +13,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 from forecaster.series.standardising import standardise
 
 CLIP = 8.0
@@ -26,6 +28,7 @@ _LEVEL_MEMORY = 48
 _CHANGE_CAP = 5.0
 _DAY = 86_400.0
 _ANCHOR_REACH = 8_192.0  # scales; single precision then shows a two-thousandth of the scale
+_MOST_ELAPSED = 60_000.0  # steps; what the ring keeps in half precision
 _SMALLEST = 1e-30  # scale of a stream that has shown nothing yet
 
 
@@ -40,6 +43,23 @@ class Inputs(NamedTuple):
     """Scale v_t, ``[B]``, always positive."""
     future: Float32Array | None = None
     """What is known of each lead, input after input, ``[B, K·H]``; ``None`` where nothing is known ahead."""
+
+
+class Past(NamedTuple):
+    """Where the values of streams are that can be looked back on: in rings, or in a history one behind the other.
+
+    The value ``k`` ticks before the newest is ``values[start + (newest - k) % length] + anchor``.
+    """
+
+    values: Float32Array | FloatArray
+    """``[N]``"""
+    start: IntArray
+    """``[B]``"""
+    newest: IntArray
+    """``[B]``"""
+    length: int
+    anchor: FloatArray
+    """``[B]``"""
 
 
 class SeriesEncoder:
@@ -133,47 +153,37 @@ class SeriesEncoder:
             future: what is known of each lead, input after input, ``[B, K·H]``, ``nan`` where it is not; ``None`` for
                 ticks that nothing is known at, which leave what is remembered of these inputs alone.
         """
-        self._move_anchor(c, slots, values)
-        tick, missing = c["tick"][slots], np.isnan(values)
-        before = c["value"][slots]
-        first = (c["seen"][slots] == 0) & ~missing
-        x = np.where(missing, before, values)
-        before = np.where(first, x, before)
-        anchor = np.where(first, x, c["anchor"][slots])
-        level = np.where(first, x, c["level"][slots])
-
-        season = c["season"][slots].astype(np.int64)
-        lags = np.stack((season, 7 * season, np.full(len(slots), 2)))
-        (at_season, at_week, two_back), (has_season, has_week, has_two) = self._lagged(c, slots, tick, lags, anchor)
-        recent = (x, before, np.where(has_two, two_back, before))
-        seen, scale = self._learn_scale(c, slots, x, before, np.where(has_season, at_season, before), recent, missing)
+        times, values, elapsed = (np.ascontiguousarray(given, np.float64) for given in (times, values, elapsed))
         covariate_inputs = self._covariate_inputs(c, slots, covariates, standardised)
-
-        since = c["since_observed"][slots] + elapsed.astype(np.float32)
         features = np.empty((len(slots), len(self.feature_names)), np.float32)
-        features[:, 0] = (x - before) / scale
-        features[:, 1] = (x - level) / scale
-        features[:, 2] = np.where(has_season, (x - at_season) / scale, 0.0)
-        features[:, 3] = np.where(has_week, (x - at_week) / scale, 0.0)
-        np.clip(features[:, :4], -CLIP, CLIP, out=features[:, :4])
-        features[:, 4] = np.clip(np.log(scale / np.maximum(c["scale_long"][slots], _SMALLEST)), -CLIP, CLIP)
-        day, week = (2 * np.pi / _DAY) * np.mod(times, _DAY), (2 * np.pi / (7 * _DAY)) * np.mod(times, 7 * _DAY)
-        features[:, 5], features[:, 6] = np.sin(day), np.cos(day)
-        features[:, 7], features[:, 8] = np.sin(week), np.cos(week)
-        features[:, 9] = np.log1p(np.minimum(since, 1e6))
-        features[:, 10] = missing
+        origin, scale, stored = (np.empty(len(slots)) for _ in range(3))
+        position = c["tick"][slots] % self.ring_steps
+        _tick(
+            slots,
+            times,
+            values,
+            elapsed,
+            c["value"],
+            c["anchor"],
+            c["tick"],
+            c["seen"],
+            c["level"],
+            c["scale"],
+            c["scale_long"],
+            c["change"],
+            c["since_observed"],
+            c["season"],
+            c["ring"],
+            features,
+            origin,
+            scale,
+            stored,
+        )
+        c["ring_elapsed"][slots, position] = stored
         if covariate_inputs is not None:
             features[:, 11:] = covariate_inputs
-
-        position = tick % self.ring_steps
-        c["ring"][slots, position] = x - anchor
-        stored = np.minimum(elapsed, 60_000.0).astype(np.float16)
-        c["ring_elapsed"][slots, position] = np.where(missing, -stored, stored)
-        if covariate_inputs is not None:
             c["ring_covariates"][slots, position] = covariate_inputs
-        c["value"][slots], c["anchor"][slots], c["tick"][slots], c["seen"][slots] = x, anchor, tick + 1, seen
-        c["since_observed"][slots] = np.where(missing, since, 0.0)
-        return Inputs(features, x, scale, self._future_inputs(c, slots, future))
+        return Inputs(features, origin, scale, self._future_inputs(c, slots, future))
 
     def skip(self, c: Columns, slot: int, steps: int) -> None:
         """Let a stream's clock pass ``steps`` empty ticks without making inputs: the ring repeats the last value.
@@ -205,37 +215,17 @@ class SeriesEncoder:
             ``(x_{t+h−m⌈h/m⌉} − x_t) / v_t`` for leads h = 1..H, unclipped, ``[B, H]``, 0 where the stream has no season
             or not yet a whole one behind it; and which streams have one, ``[B]``.
         """
-        season = c["season"][slots].astype(np.int64) if season is None else season
-        last = c["tick"][slots] - 1
-        known = (season > 0) & (last >= season) & (season <= self.ring_steps)
-        if not known.any():
-            return np.zeros((len(slots), self.horizon), np.float32), known
-        lead, cycle = np.arange(1, self.horizon + 1), int(season[known.argmax()])
-        alike = known & (season == cycle)
-        if alike.all():
-            back = cycle * ((lead + cycle - 1) // cycle) - lead
-        else:
-            cycles = np.where(known, season, 1)[:, None]
-            back = cycles * ((lead + cycles - 1) // cycles) - lead
-        relative = self.look_back(c, slots, back)
-        relative -= origin[:, None]
-        relative /= scale[:, None]
-        if not alike.all():
-            relative[~known] = 0.0
-        return relative.astype(np.float32), known
+        season = c["season"][slots].astype(np.int64) if season is None else np.ascontiguousarray(season)
+        relative = np.zeros((len(slots), self.horizon), np.float32)
+        known = np.zeros(len(slots), np.bool_)
+        _look_ahead(slots, season, origin, scale, c["tick"], c["anchor"], c["ring"], relative, known)
+        return relative, known
 
-    def look_back(self, c: Columns, slots: IntArray, back: IntArray) -> FloatArray:
-        """Values ``back`` ticks before the newest of each stream, ``[B, K]``; below R and the ticks there were.
-
-        ``back`` is ``[B, K]``, or ``[K]`` where it is the same for all.
-        """
+    def past(self, c: Columns, slots: IntArray) -> Past:
+        """Where the values of these streams are."""
         newest = (c["tick"][slots] - 1) % self.ring_steps
-        positions = newest[:, None] - back  # from here on: cheaper than a remainder for each, or two indices
-        around = positions >> 63  # all bits where it is negative
-        around &= self.ring_steps
-        around += (slots * self.ring_steps)[:, None]
-        positions += around
-        return np.add(c["ring"].take(positions), c["anchor"][slots][:, None])
+        start = slots * self.ring_steps
+        return Past(c["ring"].reshape(-1), start, newest, self.ring_steps, c["anchor"][slots])
 
     def recent(self, c: Columns, slot: int, steps: int) -> tuple[FloatArray, FloatArray]:
         """The last ticks of one stream, oldest first.
@@ -248,72 +238,6 @@ class SeriesEncoder:
         elapsed = c["ring_elapsed"][slot, positions].astype(np.float64)
         values = c["ring"][slot, positions].astype(np.float64) + float(c["anchor"][slot])
         return np.where(np.signbit(elapsed), np.nan, values), np.abs(elapsed)
-
-    def _move_anchor(self, c: Columns, slots: IntArray, values: FloatArray) -> None:
-        """Bring the anchor to streams that have left it so far behind that single precision would blur them.
-
-        Only where the present value is nearer to the last one than that is to the anchor: a single wild reading moves
-        nothing, and if it was the first one, the anchor leaves it.
-        """
-        anchor, value = c["anchor"][slots], c["value"][slots]
-        away = value - anchor
-        moved = (np.abs(away) > _ANCHOR_REACH * c["scale"][slots]) & (np.abs(values - value) < np.abs(away) / 2)
-        if moved.any():
-            rows = slots[moved]
-            c["ring"][rows] = c["ring"][rows] - away[moved][:, None]
-            c["anchor"][rows] = value[moved]
-
-    def _lagged(
-        self, c: Columns, slots: IntArray, tick: IntArray, lag: IntArray, anchor: FloatArray
-    ) -> tuple[FloatArray, BoolArray]:
-        """The values ``lag`` ticks before the one being taken in, and where there are any; all ``[K, B]``."""
-        known = (lag > 0) & (tick >= lag) & (lag <= self.ring_steps)
-        index = np.where(known, tick - lag, 0) % self.ring_steps
-        return c["ring"].take(slots * self.ring_steps + index) + anchor, known
-
-    def _learn_scale(
-        self,
-        c: Columns,
-        slots: IntArray,
-        x: FloatArray,
-        before: FloatArray,
-        reference: FloatArray,
-        recent: tuple[FloatArray, FloatArray, FloatArray],
-        missing: BoolArray,
-    ) -> tuple[IntArray, FloatArray]:
-        """Update level, scale and mean change with the values; steps without one leave them alone.
-
-        The middle of the ``recent`` three, ``[B]`` each, is what a single wild reading leaves alone.
-        A wild reading enters them capped. A level shift is one reading late: from its second one on it is the middle.
-        """
-        seen = c["seen"][slots] + ~missing
-        differences = np.maximum(seen - 1, 1)  # the first value has none
-        old, old_long, level = c["scale"][slots], c["scale_long"][slots], c["level"][slots]
-        distance = np.abs(x - reference)
-        floor = 1e-9 * _middle(*(np.abs(value) for value in recent)) + _SMALLEST
-        asleep = old <= 10 * floor
-        capped = np.where(asleep | (differences <= 8), distance, np.minimum(distance, _CHANGE_CAP * old))
-
-        scale = _mean_toward(old, capped, differences, _SCALE_MEMORY)
-        long = _mean_toward(old_long, capped, differences, _LONG_MEMORY)
-        awakened = asleep & (distance > 10 * floor)  # a stream that was constant so far comes to life
-        scale = np.where(awakened, distance / np.minimum(differences, 8), scale)
-        scale, long = np.maximum(scale, floor), np.maximum(np.where(awakened, scale, long), floor)
-
-        step, change = np.abs(x - before), c["change"][slots]
-        step = np.where(differences <= 8, step, np.minimum(step, np.maximum(_CHANGE_CAP * change, capped)))
-        middle = _middle(*recent)
-        tame = np.where(asleep | (differences <= 8), x, np.clip(x, middle - CLIP * old, middle + CLIP * old))
-        learned = {
-            "scale": (old, scale),
-            "scale_long": (old_long, long),
-            "change": (change, _mean_toward(change, step, differences, _SCALE_MEMORY)),
-            "level": (level, np.where(seen <= 1, x, _mean_toward(level, tame, differences + 1, _LEVEL_MEMORY))),
-        }
-        any_missing = missing.any()
-        for name, (kept, value) in learned.items():
-            c[name][slots] = np.where(missing, kept, value) if any_missing else value
-        return seen, np.maximum(c["scale"][slots], floor)
 
     def _covariate_inputs(
         self, c: Columns, slots: IntArray, covariates: FloatArray | Float32Array | None, standardised: bool
@@ -346,11 +270,174 @@ class SeriesEncoder:
         return shown
 
 
-def _middle(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
-    """The middle one of three values, ``[B]``."""
-    return np.asarray(np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c)))
+@compiled
+def _tick(
+    slots: IntArray,
+    times: FloatArray,
+    values: FloatArray,
+    elapsed: FloatArray,
+    value: FloatArray,
+    anchor: FloatArray,
+    tick: IntArray,
+    seen: IntArray,
+    level: FloatArray,
+    scale: FloatArray,
+    scale_long: FloatArray,
+    change: FloatArray,
+    since_observed: Float32Array,
+    season: npt.NDArray[np.int32],
+    ring: Float32Array,
+    features: Float32Array,
+    origin: FloatArray,
+    scales: FloatArray,
+    stored: FloatArray,
+) -> None:
+    """One tick of each stream: fill its inputs, learn, keep it in the ring; ``stored`` goes into ``ring_elapsed``."""
+    steps = ring.shape[1]
+    for row in range(len(slots)):
+        slot = slots[row]
+        _move_anchor(slot, values[row], value, anchor, scale, ring)
+        missing = np.isnan(values[row])
+        is_first = seen[slot] == 0 and not missing
+        x = value[slot] if missing else values[row]
+        before, level_before = (x, x) if is_first else (value[slot], level[slot])
+        if is_first:
+            anchor[slot] = x
+
+        at_season, has_season = _lagged(slot, season[slot], tick, anchor, ring)
+        at_week, has_week = _lagged(slot, 7 * season[slot], tick, anchor, ring)
+        two_back, has_two = _lagged(slot, 2, tick, anchor, ring)
+        if not has_two:
+            two_back = before
+        reference = at_season if has_season else before
+        floor = 1e-9 * _middle(abs(x), abs(before), abs(two_back)) + _SMALLEST
+        if not missing:
+            seen[slot] += 1
+            middle = _middle(x, before, two_back)
+            _learn(slot, x, before, reference, middle, floor, seen, level, scale, scale_long, change)
+        now = max(scale[slot], floor)
+        since = since_observed[slot] + elapsed[row]
+
+        features[row, 0] = _clipped((x - before) / now)
+        features[row, 1] = _clipped((x - level_before) / now)
+        features[row, 2] = _clipped((x - at_season) / now) if has_season else 0.0
+        features[row, 3] = _clipped((x - at_week) / now) if has_week else 0.0
+        features[row, 4] = _clipped(np.log(now / max(scale_long[slot], _SMALLEST)))
+        day, week = 2 * np.pi / _DAY * (times[row] % _DAY), 2 * np.pi / (7 * _DAY) * (times[row] % (7 * _DAY))
+        features[row, 5], features[row, 6] = np.sin(day), np.cos(day)
+        features[row, 7], features[row, 8] = np.sin(week), np.cos(week)
+        features[row, 9] = np.log1p(min(since, 1e6))
+        features[row, 10] = 1.0 if missing else 0.0
+
+        spent = min(elapsed[row], _MOST_ELAPSED)
+        stored[row] = -spent if missing else spent
+        ring[slot, tick[slot] % steps] = x - anchor[slot]
+        since_observed[slot] = since if missing else 0.0
+        value[slot] = x
+        tick[slot] += 1
+        origin[row], scales[row] = x, now
 
 
-def _mean_toward(mean: FloatArray, value: FloatArray, count: IntArray, memory: int) -> FloatArray:
+@compiled
+def _move_anchor(
+    slot: int, x: float, value: FloatArray, anchor: FloatArray, scale: FloatArray, ring: Float32Array
+) -> None:
+    """Bring the anchor to a stream that has left it so far behind that single precision would blur it.
+
+    Only where the present value is nearer to the last one than that is to the anchor: a single wild reading moves
+    nothing, and if it was the first one, the anchor leaves it.
+    """
+    away = value[slot] - anchor[slot]
+    if abs(away) > _ANCHOR_REACH * scale[slot] and abs(x - value[slot]) < abs(away) / 2:
+        for place in range(ring.shape[1]):
+            ring[slot, place] -= away
+        anchor[slot] = value[slot]
+
+
+@compiled
+def _lagged(slot: int, lag: int, tick: IntArray, anchor: FloatArray, ring: Float32Array) -> tuple[float, bool]:
+    """The value ``lag`` ticks before the one being taken in, and whether there is any."""
+    steps = ring.shape[1]
+    if not (0 < lag <= steps and lag <= tick[slot]):
+        return 0.0, False
+    return ring[slot, (tick[slot] - lag) % steps] + anchor[slot], True
+
+
+@compiled
+def _learn(
+    slot: int,
+    x: float,
+    before: float,
+    reference: float,
+    middle: float,
+    floor: float,
+    seen: IntArray,
+    level: FloatArray,
+    scale: FloatArray,
+    scale_long: FloatArray,
+    change: FloatArray,
+) -> None:
+    """Update level, scale and mean change with a value; steps without one leave them alone.
+
+    The ``middle`` of the last three is what a single wild reading leaves alone. A wild reading enters them capped. A
+    level shift is one reading late: from its second one on it is the middle.
+    """
+    differences = max(seen[slot] - 1, 1)  # the first value has none
+    old, is_young = scale[slot], differences <= 8
+    distance = abs(x - reference)
+    is_asleep = old <= 10 * floor
+    capped = distance if is_asleep or is_young else min(distance, _CHANGE_CAP * old)
+    learnt = _toward(old, capped, differences, _SCALE_MEMORY)
+    long = _toward(scale_long[slot], capped, differences, _LONG_MEMORY)
+    if is_asleep and distance > 10 * floor:  # a stream that was constant so far comes to life
+        learnt = long = distance / min(differences, 8)
+    scale[slot], scale_long[slot] = max(learnt, floor), max(long, floor)
+
+    step = abs(x - before)
+    if not is_young:
+        step = min(step, max(_CHANGE_CAP * change[slot], capped))
+    change[slot] = _toward(change[slot], step, differences, _SCALE_MEMORY)
+    tame = x if is_asleep or is_young else min(max(x, middle - CLIP * old), middle + CLIP * old)
+    level[slot] = x if seen[slot] <= 1 else _toward(level[slot], tame, differences + 1, _LEVEL_MEMORY)
+
+
+@compiled
+def _look_ahead(
+    slots: IntArray,
+    season: IntArray,
+    origin: FloatArray,
+    scale: FloatArray,
+    tick: IntArray,
+    anchor: FloatArray,
+    ring: Float32Array,
+    relative: Float32Array,
+    known: BoolArray,
+) -> None:
+    steps, horizon = ring.shape[1], relative.shape[1]
+    for row in range(len(slots)):
+        slot, cycle = slots[row], season[row]
+        last = tick[slot] - 1
+        if not 0 < cycle <= min(last, steps):
+            continue
+        known[row] = True
+        for lead in range(1, horizon + 1):
+            back = cycle * ((lead + cycle - 1) // cycle) - lead
+            at = ring[slot, (last - back) % steps] + anchor[slot]
+            relative[row, lead - 1] = (at - origin[row]) / scale[row]
+
+
+@compiled
+def _middle(a: float, b: float, c: float) -> float:
+    """The middle one of three values."""
+    return max(min(a, b), min(max(a, b), c))
+
+
+@compiled
+def _toward(mean: float, value: float, count: int, memory: int) -> float:
     """A plain mean over the first ``memory`` values, an exponentially forgetting one from then on."""
-    return np.asarray(mean + (value - mean) / np.minimum(count, memory))
+    return mean + (value - mean) / min(count, memory)
+
+
+@compiled
+def _clipped(difference: float) -> float:
+    return min(max(difference, -CLIP), CLIP)

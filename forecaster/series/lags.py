@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from forecaster.series.columns import BoolArray, Float32Array, FloatArray, IntArray
-from forecaster.series.encoder import CLIP
+from forecaster.series.columns import Float32Array, FloatArray, IntArray
+from forecaster.series.compiled import compiled
+from forecaster.series.encoder import CLIP, Past
 
-LookBack = Callable[[IntArray], FloatArray]
-"""Values so many ticks before the origin, ``[B, K]``, or ``[K]`` where they are the same for all, to ``[B, K]``, an
-array that nobody else holds; a tick without a value shows the one before."""
-
-_CYCLES = np.arange(1, 8)  # seasons back
-_REPEATS = _CYCLES[1:]  # the first is the look-ahead
+_CYCLES = 7  # seasons back; the first is the look-ahead
 
 
 class LagInputs:
@@ -38,13 +32,10 @@ class LagInputs:
         self.ring_steps = ring_steps
         self._level = self.lags + features + 2 * horizon  # place of the mean of past seasons at the origin's phase
         self.width = self._level + 1 + future
-        self._back = np.arange(1, self.lags + 1)
-        self._lead = np.arange(horizon)
-        self._of_season: dict[int, IntArray] = {}  # ticks that streams of the last season met look back on
 
     def rows(
         self,
-        look_back: LookBack,
+        past: Past,
         *,
         ticks: IntArray,
         season: IntArray,
@@ -57,7 +48,7 @@ class LagInputs:
         """``[B, width]``.
 
         Args:
-            look_back: how to find earlier values.
+            past: where earlier values are; a tick without a value shows the one before.
             ticks: ticks of each stream that can be looked back on, that of the origin included, ``[B]``.
             season: in steps, 0 none, ``[B]``.
             origin, scale: x_t and v_t, ``[B]``.
@@ -65,98 +56,57 @@ class LagInputs:
             ahead: ``[B, H]``.
             future: ``[B, K·H]``; ``None`` where nothing is known ahead.
         """
-        held = np.minimum(ticks, self.ring_steps)
-        cycle, shortest = int(season[0]), int(held.min())
         rows = np.zeros((len(ticks), self.width), np.float32)
-        inputs, horizon = features.shape[1], self.horizon
-        start = self.lags + inputs
-        rows[:, self.lags : start] = features
-        rows[:, start : start + horizon] = _clipped(ahead)
-        level = self._level
+        held = np.minimum(ticks, self.ring_steps)
+        _fill(*past, held, season, origin, scale, features, ahead, self.lags, CLIP, rows)
         if future is not None:
-            rows[:, level + 1 :] = future
-        if (season == cycle).all():
-            back = self._back_alike(cycle, shortest)
-            if shortest == held.max() or shortest > back.max(initial=0):
-                self._fill_alike(rows, start + horizon, look_back, back, shortest, origin, scale)
-                return rows
-
-        held = held[:, None]
-        repeats = (season > 0)[:, None] & (2 * season[:, None] <= held)
-        has_repeats = bool(repeats.any())
-        back, known = np.broadcast_to(self._back, (len(ticks), self.lags)), self._back < held
-        if has_repeats:
-            past = self._seasons_back(season)
-            # of a stream without a season, backwards would be forwards
-            known = np.concatenate((known, (past >= 0) & (past < np.where(repeats, held, 0))), axis=1)
-            back = np.concatenate((back, past), axis=1)
-        values = look_back(np.where(known, back, 0))  # at once: to look is what costs
-        relative = np.where(known, (values - origin[:, None]) / scale[:, None], 0.0)
-
-        rows[:, : self.lags] = _clipped(relative[:, : self.lags])
-        if has_repeats:
-            repeated, here = self.lags, self.lags + len(_REPEATS) * horizon
-            shape = (len(ticks), len(_REPEATS), horizon)
-            rows[:, start + horizon : level] = _clipped(
-                _mean(relative[:, repeated:here].reshape(shape), known[:, repeated:here].reshape(shape))
-            )
-            rows[:, level : level + 1] = _clipped(_mean(relative[:, here:, None], known[:, here:, None]))
+            rows[:, self._level + 1 :] = future
         return rows
 
-    def _back_alike(self, cycle: int, held: int) -> IntArray:
-        """What streams that all have this season, and this many ticks, look back on, ``[K]``."""
-        if cycle == 0 or 2 * cycle > held:
-            return self._back
-        if cycle not in self._of_season:
-            self._of_season = {cycle: np.concatenate((self._back, self._seasons_back(np.array([cycle]))[0]))}
-        return self._of_season[cycle]
 
-    def _fill_alike(
-        self,
-        rows: Float32Array,
-        start: int,
-        look_back: LookBack,
-        back: IntArray,
-        held: int,
-        origin: FloatArray,
-        scale: FloatArray,
-    ) -> None:
-        """Lags and repeats of streams that all look back on the same ticks: the same calculation with one mask for all,
-        in place."""
-        known = back < held
-        is_whole = bool(known.all())
-        relative = look_back(back if is_whole else np.where(known, back, 0))
-        relative -= origin[:, None]
-        relative /= scale[:, None]
-        if not is_whole:
-            relative[:, ~known] = 0.0
-        lags, horizon = self.lags, self.horizon
-        rows[:, :lags] = np.clip(relative[:, :lags], -CLIP, CLIP, out=relative[:, :lags])
-        if len(back) > lags:
-            here = lags + len(_REPEATS) * horizon
-            shape, level = (len(_REPEATS), horizon), self._level
-            rows[:, start:level] = _clipped(
-                _mean(relative[:, lags:here].reshape(-1, *shape), known[lags:here].reshape(1, *shape))
-            )
-            rows[:, level : level + 1] = _clipped(_mean(relative[:, here:, None], known[None, here:, None]))
-
-    def _seasons_back(self, season: IntArray) -> IntArray:
-        """Ticks back to the same phase as each lead, two to seven seasons ago, and as the origin, one to seven,
-        ``[B, 6·H + 7]``."""
-        cycle = season[:, None]
-        phase = 1 + (self._lead if season.min() >= self.horizon else self._lead % np.maximum(cycle, 1))
-        repeated = _REPEATS[:, None] * cycle[:, :, None] - np.broadcast_to(phase, (len(season), self.horizon))[:, None]
-        return np.concatenate((repeated.reshape(len(season), -1), _CYCLES * cycle), axis=1)
+@compiled
+def _fill(
+    values: Float32Array | FloatArray,
+    start: IntArray,
+    newest: IntArray,
+    length: int,
+    anchor: FloatArray,
+    held: IntArray,
+    season: IntArray,
+    origin: FloatArray,
+    scale: FloatArray,
+    features: Float32Array,
+    ahead: Float32Array,
+    lags: int,
+    bound: float,
+    rows: Float32Array,
+) -> None:
+    """Lags, inputs, look-ahead, mean of two to seven seasons back at the phase of each lead, and of one to seven back
+    at the origin's."""
+    inputs, horizon = features.shape[1], ahead.shape[1]
+    repeats = lags + inputs + horizon
+    for row in range(len(held)):
+        first, last, off = start[row], newest[row], anchor[row] - origin[row]
+        for k in range(1, min(lags + 1, held[row])):
+            rows[row, k - 1] = _clipped((values[first + (last - k) % length] + off) / scale[row], bound)
+        for k in range(inputs):
+            rows[row, lags + k] = features[row, k]
+        for lead in range(horizon):
+            rows[row, lags + inputs + lead] = _clipped(ahead[row, lead], bound)
+        cycle = season[row]
+        if cycle <= 0 or 2 * cycle > held[row]:
+            continue
+        for lead in range(horizon + 1):  # the last is the origin's own phase
+            phase, nearest = (0, 1) if lead == horizon else (1 + lead % cycle, 2)
+            total, count = 0.0, 0
+            for repeat in range(nearest, _CYCLES + 1):
+                back = repeat * cycle - phase
+                if back < held[row]:
+                    total += (values[first + (last - back) % length] + off) / scale[row]
+                    count += 1
+            rows[row, repeats + lead] = _clipped(total / max(count, 1), bound)
 
 
-def _mean(values: FloatArray, known: BoolArray) -> FloatArray:
-    """Mean of ``[B, K, H]`` over the K that are known, in a fixed order of summation; 0 where none is."""
-    total = values[:, 0] + values[:, 1]
-    for k in range(2, values.shape[1]):
-        total += values[:, k]
-    total /= np.maximum(known.sum(axis=1), 1.0)
-    return np.asarray(total)
-
-
-def _clipped(values: FloatArray | Float32Array) -> Float32Array:
-    return np.clip(values, -CLIP, CLIP).astype(np.float32)
+@compiled
+def _clipped(relative: float, bound: float) -> float:
+    return min(max(relative, -bound), bound)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from forecaster.series.columns import Column, Columns, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 _INTERVALS = 9
 
@@ -44,14 +46,9 @@ class EventClock:
 
     def classify(self, c: Columns, slots: IntArray, times: FloatArray, values: FloatArray) -> IntArray:
         """`Arrival` of each reading, ``[B]``: at the clock is a duplicate or a conflict, before it is late."""
-        clock, last = c["clock"][slots], c["last"][slots]
-        if (times > clock).all():  # as nearly always
-            return np.full(len(slots), Arrival.ON_TIME, np.int64)
-        same = (values == last) | (np.isnan(values) & np.isnan(last))
-        at_clock = np.where(same, Arrival.DUPLICATE, Arrival.CONFLICT)
-        return np.where(times > clock, Arrival.ON_TIME, np.where(times == clock, at_clock, Arrival.LATE)).astype(
-            np.int64
-        )
+        arrivals = np.zeros(len(slots), np.int64)
+        _classify(slots, times, values, c["clock"], c["last"], arrivals)
+        return arrivals
 
     def advance(
         self, c: Columns, slots: IntArray, times: FloatArray, values: FloatArray
@@ -62,25 +59,72 @@ class EventClock:
             steps since the reading before (1 where none was skipped), ``[B]``; and the part of the time that this
             reading's own tick spans, in steps, ``[B]`` (1 for a regular stream).
         """
-        readings = c["readings"][slots]
-        # Event times are exact to the microsecond; the dust of their difference would show in the published step.
-        interval = np.round(np.where(readings > 0, times - c["clock"][slots], 0.0), 6)
-        step = c["step"][slots]
-        if self.step_seconds > 0:
-            step = np.full(len(slots), self.step_seconds)
-        step = np.where(step > 0, step, np.where(interval > 0, interval, 1.0))
-        ratio = np.where(readings > 0, interval / step, 1.0)
-        steps = np.clip(np.rint(ratio), 1, 2**31).astype(np.int64)
+        steps, elapsed = np.empty(len(slots), np.int64), np.empty(len(slots))
+        _advance(
+            slots,
+            times,
+            values,
+            self.step_seconds,
+            c["clock"],
+            c["last"],
+            c["step"],
+            c["intervals"],
+            c["readings"],
+            c["repeats"],
+            steps,
+            elapsed,
+        )
+        return steps, elapsed
 
-        started = readings > 0
-        rows = slots[started]
-        c["intervals"][rows, (readings[started] - 1) % _INTERVALS] = interval[started]
-        if self.step_seconds > 0:
-            c["step"][slots] = step
+
+@compiled
+def _classify(
+    slots: IntArray, times: FloatArray, values: FloatArray, clock: FloatArray, last: FloatArray, arrivals: IntArray
+) -> None:
+    """Fill in the numbers of `Arrival`."""
+    for row in range(len(slots)):
+        slot = slots[row]
+        if times[row] > clock[slot]:
+            arrivals[row] = 0
+        elif times[row] == clock[slot]:
+            is_same = values[row] == last[slot] or (np.isnan(values[row]) and np.isnan(last[slot]))
+            arrivals[row] = 2 if is_same else 3
         else:
-            known = np.minimum(readings[started], _INTERVALS)
-            ordered = np.sort(c["intervals"][rows], axis=1)
-            c["step"][rows] = ordered[np.arange(len(rows)), (known - 1) // 2]
-        c["repeats"][slots] = np.where(values == c["last"][slots], c["repeats"][slots] + 1, 0)
-        c["clock"][slots], c["last"][slots], c["readings"][slots] = times, values, readings + 1
-        return steps, np.where(steps > 1, ratio - (steps - 1), ratio)
+            arrivals[row] = 1
+
+
+@compiled
+def _advance(
+    slots: IntArray,
+    times: FloatArray,
+    values: FloatArray,
+    declared: float,
+    clock: FloatArray,
+    last: FloatArray,
+    step: FloatArray,
+    intervals: FloatArray,
+    readings: IntArray,
+    repeats: npt.NDArray[np.int32],
+    steps: IntArray,
+    elapsed: FloatArray,
+) -> None:
+    kept = intervals.shape[1]
+    for row in range(len(slots)):
+        slot, before = slots[row], readings[slots[row]]
+        # Event times are exact to the microsecond; the dust of their difference would show in the published step.
+        interval = np.round((times[row] - clock[slot]) * 1e6) / 1e6 if before > 0 else 0.0
+        usual = declared if declared > 0 else step[slot]
+        if usual <= 0:
+            usual = interval if interval > 0 else 1.0
+        ratio = interval / usual if before > 0 else 1.0
+        steps[row] = int(min(max(np.round(ratio), 1.0), 2.0**31))
+        elapsed[row] = ratio - (steps[row] - 1) if steps[row] > 1 else ratio
+
+        if before > 0:
+            intervals[slot, (before - 1) % kept] = interval
+        if declared > 0:
+            step[slot] = declared
+        elif before > 0:
+            step[slot] = np.sort(intervals[slot])[(min(before, kept) - 1) // 2]
+        repeats[slot] = repeats[slot] + 1 if values[row] == last[slot] else 0
+        clock[slot], last[slot], readings[slot] = times[row], values[row], before + 1

@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, gathered
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 _NEVER = -1_000_000  # so far back that no lead reaches it
 
@@ -65,25 +67,21 @@ class PendingForecasts:
 
     def add(self, c: Columns, slots: IntArray, tick: IntArray, points: FloatArray, quantiles: FloatArray) -> None:
         """Keep the forecasts made at ``tick`` [B]: ``[B, A, P]`` and ``[B, A, answers, Q]``, in own units."""
-        rows, cells, anchor = slots[:, None], self._start + tick[:, None] % self.leads, c["anchor"][slots]
-        c["pending_made"][rows, cells] = tick[:, None]
-        # A layout of whole rows first: they are written one by one.
-        c["pending_points"][rows, cells] = (points - anchor[:, None, None]).astype(np.float32, order="C")
-        c["pending_quantiles"][rows, cells] = (quantiles - anchor[:, None, None, None]).astype(np.float32, order="C")
+        _add(slots, tick, points, quantiles, self.leads, self._start, c["anchor"], *self._of(c))
 
     def due(self, c: Columns, slots: IntArray, tick: IntArray) -> Due:
         """The forecasts whose target is ``tick`` [B]."""
-        cells = self._start + tick[:, None] % self.leads
-        cells += (slots * self._cells)[:, None]  # one index for all streams' cells: cheaper than two
-        points, quantiles = c["pending_points"], c["pending_quantiles"]
-        return Due(
-            np.asfortranarray(c["pending_made"].take(cells) == tick[:, None] - self.leads),
-            gathered(points.reshape(-1, *points.shape[2:]), cells),
-            gathered(quantiles.reshape(-1, *quantiles.shape[2:]), cells),
+        rows, anchors = len(slots), len(self.leads)
+        found = Due(
+            np.zeros((rows, anchors), np.bool_),
+            np.empty((rows, anchors, *c["pending_points"].shape[2:]), np.float32),
+            np.empty((rows, anchors, *c["pending_quantiles"].shape[2:]), np.float32),
         )
+        _due(slots, tick, self.leads, self._start, *self._of(c), *found)
+        return found
 
-    def expected(self, c: Columns, slots: IntArray, gap: IntArray) -> tuple[Float32Array, Float32Array]:
-        """What was published for the readings now coming, relative to the anchor; ``nan`` where nothing was.
+    def expected(self, c: Columns, slots: IntArray, gap: IntArray) -> tuple[FloatArray, FloatArray]:
+        """What was published for the readings now coming, in own units; ``nan`` where nothing was.
 
         Args:
             gap: steps without a reading before each, already counted by its stream, ``[B]``.
@@ -92,36 +90,18 @@ class PendingForecasts:
             by the reading before, at the anchor lead nearest to the steps passed, ``[B, Q]``; and at the longest lead,
             ``[B, Q]``.
         """
-        tick, rows = c["tick"][slots], slots * self._cells
-        made, cell = tick - 1, rows  # of lead 1 there is one cell
-        if gap.any():
-            lead = np.minimum(np.searchsorted(self.leads, gap + 1), len(self.leads) - 1)
-            made = made - gap
-            cell = rows + self._start[lead] + made % self.leads[lead]
-        longest = tick - self.leads[-1]
-        return (
-            self._published(c, cell, made),
-            self._published(c, rows + self._start[-1] + longest % self.leads[-1], longest),
-        )
-
-    def _published(self, c: Columns, cells: IntArray, made: IntArray) -> Float32Array:
-        """What was published at ticks ``made`` [B] and waits in these cells of all streams' [B], ``[B, Q]``."""
-        quantiles = c["pending_quantiles"]
-        _, _, answers, levels = quantiles.shape
-        published: Float32Array = gathered(quantiles.reshape(-1, levels), cells * answers + answers - 1)
-        other = c["pending_made"].take(cells) != made
-        if np.count_nonzero(other):
-            published[other] = np.nan
-        return published
+        levels = c["pending_quantiles"].shape[3]
+        by_next, by_longest = np.full((len(slots), levels), np.nan), np.full((len(slots), levels), np.nan)
+        _expect(slots, gap, self.leads, self._start, c["tick"], c["anchor"], *self._of(c), by_next, by_longest)
+        return by_next, by_longest
 
     def follow_anchor(self, c: Columns, slots: IntArray, before: FloatArray) -> None:
         """Keep what waits relative to the streams' anchors when these are no longer ``before`` [B]."""
-        shift = before - c["anchor"][slots]
-        moved = shift != 0
-        if moved.any():
-            rows, by = slots[moved], shift[moved]
-            c["pending_points"][rows] = c["pending_points"][rows] + by[:, None, None]
-            c["pending_quantiles"][rows] = c["pending_quantiles"][rows] + by[:, None, None, None]
+        _shift(slots, before, c["anchor"], c["pending_points"], c["pending_quantiles"])
+
+    @staticmethod
+    def _of(c: Columns) -> tuple[npt.NDArray[np.int32], Float32Array, Float32Array]:
+        return c["pending_made"], c["pending_points"], c["pending_quantiles"]
 
     def made_at(self, c: Columns, slot: int, tick: int) -> tuple[Float32Array, Float32Array]:
         """The points ``[A, P]`` and quantiles ``[A, answers, Q]`` of one stream made at ``tick``, its last."""
@@ -133,3 +113,100 @@ class PendingForecasts:
         made = c["pending_made"][slot].astype(np.int64)
         due = made + np.repeat(self.leads, self.leads)
         return np.add.reduceat((made >= 0) & (due >= c["tick"][slot]), self._start, dtype=np.int64)
+
+
+@compiled
+def _add(
+    slots: IntArray,
+    tick: IntArray,
+    points: FloatArray,
+    quantiles: FloatArray,
+    leads: IntArray,
+    start: IntArray,
+    anchor: FloatArray,
+    pending_made: npt.NDArray[np.int32],
+    pending_points: Float32Array,
+    pending_quantiles: Float32Array,
+) -> None:
+    _, answers, levels = pending_quantiles.shape[1:]
+    for row in range(len(slots)):
+        slot = slots[row]
+        for place in range(len(leads)):
+            cell = start[place] + tick[row] % leads[place]
+            pending_made[slot, cell] = tick[row]
+            for k in range(points.shape[2]):
+                pending_points[slot, cell, k] = points[row, place, k] - anchor[slot]
+            for answer in range(answers):
+                for level in range(levels):
+                    own = quantiles[row, place, answer, level]
+                    pending_quantiles[slot, cell, answer, level] = own - anchor[slot]
+
+
+@compiled
+def _due(
+    slots: IntArray,
+    tick: IntArray,
+    leads: IntArray,
+    start: IntArray,
+    pending_made: npt.NDArray[np.int32],
+    pending_points: Float32Array,
+    pending_quantiles: Float32Array,
+    settled: BoolArray,
+    points: Float32Array,
+    quantiles: Float32Array,
+) -> None:
+    for row in range(len(slots)):
+        slot = slots[row]
+        for place in range(len(leads)):
+            cell = start[place] + tick[row] % leads[place]
+            settled[row, place] = pending_made[slot, cell] == tick[row] - leads[place]
+            points[row, place] = pending_points[slot, cell]
+            quantiles[row, place] = pending_quantiles[slot, cell]
+
+
+@compiled
+def _expect(
+    slots: IntArray,
+    gap: IntArray,
+    leads: IntArray,
+    start: IntArray,
+    ticks: IntArray,
+    anchor: FloatArray,
+    pending_made: npt.NDArray[np.int32],
+    pending_points: Float32Array,
+    pending_quantiles: Float32Array,
+    by_next: FloatArray,
+    by_longest: FloatArray,
+) -> None:
+    longest = len(leads) - 1
+    for row in range(len(slots)):
+        slot, tick = slots[row], ticks[slots[row]]
+        place = 0
+        while place < longest and leads[place] < gap[row] + 1:
+            place += 1
+        made = tick - 1 - gap[row]
+        cell = start[place] + made % leads[place]
+        if pending_made[slot, cell] == made:
+            for level in range(by_next.shape[1]):
+                by_next[row, level] = pending_quantiles[slot, cell, -1, level] + anchor[slot]
+        made = tick - leads[longest]
+        cell = start[longest] + made % leads[longest]
+        if pending_made[slot, cell] == made:
+            for level in range(by_longest.shape[1]):
+                by_longest[row, level] = pending_quantiles[slot, cell, -1, level] + anchor[slot]
+
+
+@compiled
+def _shift(
+    slots: IntArray,
+    before: FloatArray,
+    anchor: FloatArray,
+    pending_points: Float32Array,
+    pending_quantiles: Float32Array,
+) -> None:
+    for row in range(len(slots)):
+        slot = slots[row]
+        by = before[row] - anchor[slot]
+        if by != 0:
+            pending_points[slot] += by
+            pending_quantiles[slot] += by

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, chosen
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 _MEMORY = 100
 
@@ -29,18 +31,17 @@ class RecentScore:
         covered: BoolArray,
     ) -> None:
         """Take in what a reading settled; all arrays ``[B, A]``."""
-        count = settled.sum(axis=1)
-        some = count > 0
-        number = c["recent_settled"][slots] + some
-        weight = np.where(some, 1 / np.clip(number, 1, _MEMORY), 0.0).astype(np.float32)
-        for name, values in (
-            ("recent_error", error),
-            ("recent_naive_error", naive_error),
-            ("recent_covered", covered.astype(np.float32)),
-        ):
-            mean = chosen(settled, values, np.float32(0.0)).sum(axis=1) / np.maximum(count, 1)
-            c[name][slots] += weight * (mean.astype(np.float32) - c[name][slots])
-        c["recent_settled"][slots] = number
+        _learn(
+            slots,
+            settled,
+            error,
+            naive_error,
+            covered,
+            c["recent_error"],
+            c["recent_naive_error"],
+            c["recent_covered"],
+            c["recent_settled"],
+        )
 
     def coverage(self, c: Columns, slots: IntArray) -> FloatArray:
         """Coverage of each stream, ``nan`` before anything settled, ``[B]``."""
@@ -52,3 +53,33 @@ class RecentScore:
             return None, None
         naive = float(c["recent_naive_error"][slot])
         return (float(c["recent_error"][slot]) / naive if naive > 0 else None), float(c["recent_covered"][slot])
+
+
+@compiled
+def _learn(
+    slots: IntArray,
+    settled: BoolArray,
+    error: Float32Array,
+    naive_error: Float32Array,
+    covered: BoolArray,
+    recent_error: Float32Array,
+    recent_naive_error: Float32Array,
+    recent_covered: Float32Array,
+    recent_settled: npt.NDArray[np.int32],
+) -> None:
+    for row in range(len(slots)):
+        count = 0
+        errors = naive_errors = hits = 0.0
+        for anchor in range(settled.shape[1]):
+            if settled[row, anchor]:
+                count += 1
+                errors += error[row, anchor]
+                naive_errors += naive_error[row, anchor]
+                hits += covered[row, anchor]
+        if count:
+            slot = slots[row]
+            recent_settled[slot] += 1
+            weight = 1.0 / min(recent_settled[slot], _MEMORY)
+            recent_error[slot] += weight * (errors / count - recent_error[slot])
+            recent_naive_error[slot] += weight * (naive_errors / count - recent_naive_error[slot])
+            recent_covered[slot] += weight * (hits / count - recent_covered[slot])

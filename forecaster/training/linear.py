@@ -15,6 +15,7 @@ import torch
 
 from forecaster.models.linear import MOST_OWN, LinearForecast
 from forecaster.series.columns import Float32Array, FloatArray, IntArray
+from forecaster.series.encoder import Past
 from forecaster.series.identity import stream_identity
 from forecaster.series.lags import LagInputs
 from forecaster.training.encoding import EncodedHistory
@@ -264,7 +265,7 @@ def _lag_rows(data: EncodedHistory, inputs: LagInputs, rows: IntArray, season: I
     first = data.starts[_stream_of(data, rows)]
     ahead = np.zeros((len(rows), inputs.horizon), np.float32) if data.ahead is None else data.ahead[rows]
     return inputs.rows(
-        lambda back: data.origin[rows[:, None] - back],
+        Past(data.origin, np.zeros_like(rows), rows, len(data.origin), np.zeros(len(rows))),
         ticks=rows - first + 1,
         season=season,
         origin=data.origin[rows],

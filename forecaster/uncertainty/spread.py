@@ -6,7 +6,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, chosen, gathered
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, IntArray
+from forecaster.series.compiled import compiled
 
 _MEMORY = 168
 _EARLY = 8  # values; in units of a scale made of fewer, an error may be anything, and would be remembered for a day
@@ -42,7 +43,7 @@ class PointSpread:
 
     def begins(self, c: Columns, slots: IntArray, available: BoolArray) -> bool:
         """Whether any expert ``available``, ``[B, P]``, has no spread yet: else nobody asks for its first one."""
-        return bool(((c["spread"].take(slots, axis=0) == 0) & available[:, None, :]).any())
+        return _any_begins(slots, available, c["spread"])
 
     def known(self, c: Columns, slots: IntArray, available: BoolArray, first: Float32Array) -> Float32Array:
         """Spreads at the anchors, ``[B, A, P]``; an expert that has none yet begins with its ``first`` one.
@@ -51,25 +52,56 @@ class PointSpread:
             available: experts that answer now, ``[B, P]``.
             first: ``[B, A, P]``.
         """
-        kept: Float32Array = gathered(c["spread"], slots)
-        begins = (kept == 0) & available[:, None, :]
-        if not begins.any():
-            return kept
-        spread = np.where(begins, np.minimum(first, np.float32(_LARGEST)), kept)
-        c["spread"][slots] = spread
-        return spread
+        known = np.empty_like(first)
+        _begin(slots, available, first, c["spread"], known)
+        return known
 
-    def update(self, c: Columns, slots: IntArray, settled: BoolArray, error: FloatArray, seen: IntArray) -> None:
-        """Learn from errors of points whose target arrived.
+    def update(self, c: Columns, slots: IntArray, settled: BoolArray, away: Float32Array, seen: IntArray) -> None:
+        """Learn from points whose target arrived.
 
         Args:
-            settled: points that were settled, ``[B, A, P]``.
-            error: their |error| in units of the scale, ``[B, A, P]``; anything elsewhere.
+            settled: anchors with a forecast for this target, ``[B, A]``.
+            away: points relative to the target, in units of the scale, ``[B, A, P]``; ``nan`` where an expert had no
+                answer.
             seen: number of values of each stream, ``[B]``.
         """
-        spread = gathered(c["spread"], slots)
-        learns = settled & (seen > _EARLY)[:, None, None]
-        cap = np.minimum(np.maximum(_CAP * spread, _LEAST_CAP), _LARGEST)
-        found = np.minimum(chosen(learns, error, 0.0), cap)
-        weight = 1.0 / np.clip(seen - _EARLY, _FIRST_COUNTS, _MEMORY)[:, None, None]
-        c["spread"][slots] = chosen(learns, spread + weight * (found - spread), spread)
+        _learn(slots, settled, away, seen, c["spread"])
+
+
+@compiled
+def _any_begins(slots: IntArray, available: BoolArray, spread: Float32Array) -> bool:
+    for row in range(len(slots)):
+        for anchor in range(spread.shape[1]):
+            for k in range(spread.shape[2]):
+                if available[row, k] and spread[slots[row], anchor, k] == 0:
+                    return True
+    return False
+
+
+@compiled
+def _begin(
+    slots: IntArray, available: BoolArray, first: Float32Array, spread: Float32Array, known: Float32Array
+) -> None:
+    for row in range(len(slots)):
+        of_stream = spread[slots[row]]
+        for anchor in range(spread.shape[1]):
+            for k in range(spread.shape[2]):
+                if available[row, k] and of_stream[anchor, k] == 0:
+                    of_stream[anchor, k] = min(first[row, anchor, k], _LARGEST)
+                known[row, anchor, k] = of_stream[anchor, k]
+
+
+@compiled
+def _learn(slots: IntArray, settled: BoolArray, away: Float32Array, seen: IntArray, spread: Float32Array) -> None:
+    for row in range(len(slots)):
+        if seen[row] <= _EARLY:
+            continue
+        of_stream = spread[slots[row]]
+        weight = 1.0 / min(max(seen[row] - _EARLY, _FIRST_COUNTS), _MEMORY)
+        for anchor in range(spread.shape[1]):
+            for k in range(spread.shape[2]):
+                error = abs(away[row, anchor, k])
+                if settled[row, anchor] and not np.isnan(error):
+                    before = of_stream[anchor, k]
+                    cap = min(max(_CAP * before, _LEAST_CAP), _LARGEST)
+                    of_stream[anchor, k] = before + weight * (min(error, cap) - before)

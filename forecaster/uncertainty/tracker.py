@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, chosen, gathered
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
+from forecaster.series.compiled import compiled
 
 _RATE = 0.01
 _FIRST_RATE = 0.1  # while a stream is new its widths may be far off
@@ -31,7 +32,7 @@ class LogQuantileTracker:
     def __init__(self, *, anchors: int, quantile_levels: tuple[float, ...]) -> None:
         levels = np.array(quantile_levels)
         self.pairs = len(levels) // 2
-        self._nominal_miss = (1 - (levels[::-1] - levels)[: self.pairs]).astype(np.float32)  # α, [P], widest pair first
+        self._nominal_miss = 1 - (levels[::-1] - levels)[: self.pairs]  # α, [P], widest pair first
         self._median = self.pairs
         self.columns = (Column("log_width", "f4", (anchors, max(self.pairs, 1))),)
 
@@ -48,44 +49,67 @@ class LogQuantileTracker:
 
         ``settled`` says which anchors had one; ``seen`` is the number of values of each stream, ``[B]``.
         """
-        if self.pairs == 0:
-            return
-        lower, upper = published[..., : self.pairs], published[..., : self.pairs : -1]
-        y = target[:, None, None]
-        missed = ((y < lower) | (y > upper)).astype(np.float32)
-        rate = np.maximum(_RATE, 1 / (1 / _FIRST_RATE + seen.astype(np.float32)))[:, None, None]
-        before = gathered(c["log_width"], slots)
-        moved = before + rate * (missed - self._nominal_miss)
-        c["log_width"][slots] = chosen(settled[:, :, None], np.clip(moved, -_LIMIT, _LIMIT), before)
+        if self.pairs:
+            _learn(slots, settled, target, published, seen, self._nominal_miss, c["log_width"])
 
     def factors(self, c: Columns, slots: IntArray) -> Float32Array:
         """Width factor q at every anchor and pair, ``[B, A, P]``."""
-        return np.asarray(np.exp(gathered(c["log_width"], slots)))
+        factors = np.empty((len(slots), *c["log_width"].shape[1:]), np.float32)
+        _widths(slots, c["log_width"], factors)
+        return factors
 
     def widen(self, quantiles: Float32Array, factors: Float32Array) -> Float32Array:
         """Quantiles ``[B, H, Q]`` with their distances to the median multiplied by ``factors`` ``[B, H, P]``.
 
         Nested pairs stay nested: an outer interval is never inside an inner one.
         """
-        if self.pairs == 0:
-            return quantiles
-        median = quantiles[..., self._median]
-        result = quantiles.copy(order="K")
-        reach: list[Float32Array] = []  # below and above, of the pair inside
-        for pair in range(self.pairs - 1, -1, -1):
-            below, above = ((quantiles[..., level] - median) * factors[..., pair] for level in (pair, -1 - pair))
-            if reach:
-                below, above = np.minimum(reach[0], below), np.maximum(reach[1], above)
-            reach = [below, above]
-            result[..., pair], result[..., -1 - pair] = median + below, median + above
-        return result
+        widened = np.empty_like(quantiles)
+        _widen(quantiles, factors, self.pairs, widened)
+        return widened
 
 
-def significant_decimals(scale: FloatArray) -> IntArray:
-    """Decimals that show a thousandth of each stream's scale: what a published number needs, and no dust.
+@compiled
+def _learn(
+    slots: IntArray,
+    settled: BoolArray,
+    target: Float32Array,
+    published: Float32Array,
+    seen: IntArray,
+    nominal_miss: FloatArray,
+    log_width: Float32Array,
+) -> None:
+    levels = published.shape[2]
+    for row in range(len(slots)):
+        y, of_stream = target[row], log_width[slots[row]]
+        rate = max(_RATE, 1 / (1 / _FIRST_RATE + seen[row]))
+        for anchor in range(log_width.shape[1]):
+            if settled[row, anchor]:
+                for pair in range(len(nominal_miss)):
+                    lower, upper = published[row, anchor, pair], published[row, anchor, levels - 1 - pair]
+                    missed = 1.0 if y < lower or y > upper else 0.0
+                    moved = of_stream[anchor, pair] + rate * (missed - nominal_miss[pair])
+                    of_stream[anchor, pair] = min(max(moved, -_LIMIT), _LIMIT)
 
-    >>> significant_decimals(np.array([1.0, 0.02, 1e6])).tolist()
-    [3, 5, -3]
-    """
-    decimals: IntArray = np.clip(3 - np.floor(np.log10(np.maximum(scale, 1e-300))), -300, 300).astype(np.int64)
-    return decimals
+
+@compiled
+def _widths(slots: IntArray, log_width: Float32Array, factors: Float32Array) -> None:
+    for row in range(len(slots)):
+        for anchor in range(log_width.shape[1]):
+            for pair in range(log_width.shape[2]):
+                factors[row, anchor, pair] = np.exp(log_width[slots[row], anchor, pair])
+
+
+@compiled
+def _widen(quantiles: Float32Array, factors: Float32Array, pairs: int, widened: Float32Array) -> None:
+    rows, leads, levels = quantiles.shape
+    for row in range(rows):
+        for lead in range(leads):
+            median = quantiles[row, lead, pairs]
+            widened[row, lead, pairs] = median
+            below, above = np.inf, -np.inf  # reach of the pair inside
+            for pair in range(pairs - 1, -1, -1):
+                factor = factors[row, lead, pair]
+                below = min(below, (quantiles[row, lead, pair] - median) * factor)
+                above = max(above, (quantiles[row, lead, levels - 1 - pair] - median) * factor)
+                widened[row, lead, pair] = median + below
+                widened[row, lead, levels - 1 - pair] = median + above

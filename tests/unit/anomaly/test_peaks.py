@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forecaster.anomaly.peaks import PEAK_READINGS, WARM_READINGS, SurprisePeaks
+from forecaster.anomaly.peaks import PEAK_READINGS, WARM_READINGS, SurprisePeaks, _peak_threshold
 from forecaster.series.columns import Columns, allocate
 
 SLOT = np.array([0])
@@ -64,11 +64,9 @@ def test_a_stream_of_bursts_gets_a_threshold_of_its_own_above_the_fixed_one(peak
     assert (late >= 1).mean() < 3e-3
 
 
-def test_the_threshold_of_peaks_is_exceeded_with_the_risk_asked_for(peaks):
+def test_the_threshold_of_peaks_is_exceeded_with_the_risk_asked_for():
     """Where peaks are exponential the generalised Pareto threshold is known: level + mean excess · log(0.02 / q)."""
-    held = {"peak_level": np.array([3.0]), "peak_excess": np.array([2.0]), "peak_square": np.array([4.0])}
-
-    assert peaks._peak_threshold(held)[0] == pytest.approx(3.0 + 2.0 * np.log(0.02 / 1e-3), rel=0.01)
+    assert _peak_threshold(3.0, 2.0, 4.0, 1e-3) == pytest.approx(3.0 + 2.0 * np.log(0.02 / 1e-3), rel=0.01)
 
 
 def test_what_is_not_counted_changes_nothing(peaks):

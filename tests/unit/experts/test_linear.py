@@ -40,7 +40,7 @@ def test_serving_shows_it_what_training_shows_it(season):
         pipeline.step(c, make_wave([1], [START + 60.0 * row], [value]), None)
         slots = np.array([1])
         served = inputs.rows(
-            lambda back, slots=slots: pipeline.encoder.look_back(c, slots, back),
+            pipeline.encoder.past(c, slots),
             ticks=c["tick"][slots],
             season=c["season"][slots].astype(np.int64),
             origin=data.origin[[row]],

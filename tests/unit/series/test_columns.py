@@ -1,7 +1,6 @@
 import numpy as np
-import pytest
 
-from forecaster.series.columns import Column, allocate, clear, gathered, row_bytes
+from forecaster.series.columns import Column, allocate, clear, row_bytes
 
 COLUMNS = (Column("clock", "f8", (), -np.inf), Column("hidden", "f4", (2, 3)), Column("season", "i4", (), 7))
 
@@ -22,11 +21,3 @@ def test_rows_start_with_what_their_columns_say_and_can_be_cleared_to_it_again()
 def test_bytes_of_a_row_are_those_of_all_columns():
     assert row_bytes(COLUMNS) == 8 + 2 * 3 * 4 + 4
     assert row_bytes(COLUMNS) == sum(array.nbytes for array in allocate(COLUMNS, 1).values())
-
-
-def test_rows_are_not_gathered_from_a_view_of_which_all_rows_would_be_copied():
-    column = np.zeros((8, 2, 3))
-
-    assert gathered(column, np.array([1])).shape == (1, 2, 3)
-    with pytest.raises(AssertionError):
-        gathered(column[:, -1], np.array([1]))

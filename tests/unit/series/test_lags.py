@@ -43,7 +43,7 @@ def rows_of(histories, seasons, scale=2.0, future=None):
     width = 0 if future is None else future.shape[1]
     inputs = LagInputs(lags=LAGS, horizon=HORIZON, features=2, ring_steps=RING, future=width)
     return inputs.rows(
-        lambda back: encoder.look_back(c, slots, back),
+        encoder.past(c, slots),
         ticks=c["tick"],
         season=np.array(seasons),
         origin=c["value"],

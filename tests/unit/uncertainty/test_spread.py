@@ -15,9 +15,8 @@ def make_spread(points=2):
 def settle(spread, c, error, *, seen, slot=1, settled=True):
     """One reading of one stream that settles every anchor of every expert with these errors."""
     shape = (1, 3, c["spread"].shape[2])
-    spread.update(
-        c, np.array([slot]), np.full(shape, settled), np.broadcast_to(np.asarray(error, float), shape), np.array([seen])
-    )
+    away = np.broadcast_to(np.asarray(error, np.float32), shape) * np.array([1, -1], np.float32)  # above and below
+    spread.update(c, np.array([slot]), np.full(shape[:2], settled), away, np.array([seen]))
 
 
 def test_the_shape_is_that_of_a_normal_distribution_with_mean_absolute_value_one():
@@ -69,6 +68,15 @@ def test_what_was_not_settled_teaches_nothing():
     settle(spread, c, np.nan, seen=100, settled=False)
 
     assert (c["spread"][1] == np.float32(0.4)).all()
+
+
+def test_an_expert_without_an_answer_learns_nothing_beside_one_that_has():
+    spread, c = make_spread()
+    c["spread"][1] = 1.0
+
+    settle(spread, c, [2.0, np.nan], seen=1_000)
+
+    np.testing.assert_allclose(c["spread"][1], [[1 + 1 / 168, 1.0]] * 3, rtol=1e-6)
 
 
 def test_errors_of_a_streams_first_values_teach_nothing():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from forecaster.series.columns import allocate
-from forecaster.uncertainty.tracker import LogQuantileTracker, significant_decimals
+from forecaster.uncertainty.tracker import LogQuantileTracker
 
 STEPS = 20_000
 
@@ -111,8 +111,3 @@ def test_a_single_level_has_no_width_to_track():
 
     assert not c["log_width"].any()
     np.testing.assert_array_equal(tracker.widen(quantiles, tracker.factors(c, np.array([0]))), quantiles)
-
-
-@pytest.mark.parametrize(("scale", "decimals"), [(1.0, 3), (9.99, 3), (10.0, 2), (1e6, -3), (2e-5, 8), (1e-30, 33)])
-def test_decimals_show_a_thousandth_of_the_scale(scale, decimals):
-    assert significant_decimals(np.array([scale])).tolist() == [decimals]

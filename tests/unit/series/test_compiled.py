@@ -1,0 +1,102 @@
+"""Rules that kernels keep, and where they are kept."""
+
+import ast
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forecaster.series import compiled as compiled_module
+from forecaster.series.compiled import bring_kept, cache_beside, compiled
+
+PACKAGE = Path(compiled_module.__file__).parents[1]
+
+
+def kernels_of(tree):
+    return [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(mark, ast.Name) and mark.id == "compiled" for mark in node.decorator_list)
+    ]
+
+
+def names_from_other_files(tree):
+    """What a file imports from the package."""
+    return {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("forecaster")
+        for alias in node.names
+    }
+
+
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if kernels_of(ast.parse(path.read_text()))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_kernel_uses_nothing_of_another_file(path):
+    """What is kept of it on disk is made anew when its own file changes, and not when another one does."""
+    tree = ast.parse(path.read_text())
+    foreign = names_from_other_files(tree)
+
+    used = {
+        (kernel.name, node.id)
+        for kernel in kernels_of(tree)
+        for statement in kernel.body
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and node.id in foreign
+    }
+
+    assert FILES
+    assert not used
+
+
+def test_a_kernel_is_the_function_it_was_made_of():
+    @compiled
+    def halves(values, out):
+        for row in range(len(values)):
+            out[row] = 1.0 / values[row]
+
+    found = np.empty(3)
+    halves(np.array([2.0, 0.0, np.nan]), found)
+
+    np.testing.assert_array_equal(found, [0.5, np.inf, np.nan])
+
+
+def test_where_the_package_cannot_be_written_to_kernels_are_kept_beside_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    directory = cache_beside(PACKAGE)
+
+    assert directory is not None
+    assert directory.parent == tmp_path
+    assert os.environ["NUMBA_CACHE_DIR"] == str(directory)
+    assert directory.stat().st_mode & 0o077 == 0, "machine code that others could write is not run"
+
+
+def test_where_it_can_or_the_operator_said_otherwise_they_stay(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/somewhere")
+    said = cache_beside(tmp_path / "absent")
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+
+    assert (said, cache_beside(tmp_path)) == (None, None)
+
+
+def test_what_an_image_was_built_with_is_found_by_the_compiler(tmp_path):
+    """A process whose package is read-only compiles nothing that the build has compiled."""
+    package, directory = tmp_path / "package", tmp_path / "beside"
+    kept = package / "series" / "__pycache__" / "kernels.add-3.py311.nbi"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"index")
+    directory.mkdir()
+
+    bring_kept(package, directory)
+
+    (found,) = directory.rglob("*.nbi")
+    assert found.read_bytes() == b"index"
+    assert found.parent.name.startswith("series_")
