@@ -17,6 +17,7 @@ from forecaster.engine.standby import Standby
 from forecaster.errors import TransportError
 from forecaster.records import StateRecord
 from forecaster.state.copy import StateCopy
+from forecaster.transports import kafka_state
 from forecaster.transports.kafka_client import KafkaConnection
 from forecaster.transports.kafka_left_open import LeftOpenTransactions
 from forecaster.transports.kafka_state import KafkaStateStore
@@ -102,6 +103,49 @@ def test_a_copy_brought_to_the_end_equals_what_is_read_from_the_beginning(
     assert went_on
     assert copy.records() == cold(store, 0) == [StateRecord("meta", b"2"), StateRecord("page/0", b"new")]
     wait_until(lambda: standby.report().partitions == 2)
+
+
+def test_a_client_that_stands_still_in_front_of_records_is_given_up_for_another(
+    store: KafkaStateStore, owner: Owner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As seen once in hundreds of restores: the broker would give more, and the client does not ask for it."""
+    for number in range(5):
+        owner.write(0, (f"page/{number}", b"kept"))
+    poll, first = KafkaConsumer.poll, []
+
+    def stuck(consumer: KafkaConsumer, **how: int) -> dict[object, object]:
+        first.append(consumer)
+        if consumer is not first[0]:
+            return poll(consumer, **how)
+        return poll(consumer, timeout_ms=200, max_records=2) if len(first) == 1 else {}
+
+    monkeypatch.setattr(KafkaConsumer, "poll", stuck)
+    monkeypatch.setattr(kafka_state, "_STANDSTILL_SECONDS", 0.3)
+
+    found = cold(store, 0)
+
+    assert [record.key for record in found] == [f"page/{number}" for number in range(5)]
+    (told,) = (record for record in caplog.records if "stood still" in record.message)
+    assert told.offset < told.readable  # type: ignore[attr-defined]
+
+
+def test_a_reader_behind_an_open_transaction_is_not_standing_still(
+    store: KafkaStateStore, owner: Owner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner.write(0, ("page/0", b"committed"))
+    owner._producer.begin_transaction()
+    owner._producer.send(owner._topic, key=b"page/1", value=b"not yet", partition=0).get(timeout=10)
+    monkeypatch.setattr(kafka_state, "_STANDSTILL_SECONDS", 0.2)
+
+    with ThreadPoolExecutor(1) as beside:
+        reading = beside.submit(cold, store, 0)
+        time.sleep(1.5)
+        assert not reading.done()
+        owner._producer.commit_transaction()
+        found = reading.result(timeout=SECONDS)
+
+    assert found == [StateRecord("page/0", b"committed"), StateRecord("page/1", b"not yet")]
+    assert not [record for record in caplog.records if "stood still" in record.message]
 
 
 def test_a_copy_of_a_topic_that_was_made_anew_is_of_no_use(
