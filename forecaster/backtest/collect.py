@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -82,7 +81,7 @@ class ForecastCollector(Publisher):
 
     def forecasts(
         self, answers: Answers, readings: Sequence[tuple[RawRecord, Observation]], model: str | None
-    ) -> Iterator[OutRecord]:
+    ) -> list[OutRecord]:
         """Keep one wave's answers."""
         known = self._streams
         self._owners.extend(known.setdefault(reading.stream_id, len(known)) for _, reading in readings)
@@ -94,7 +93,7 @@ class ForecastCollector(Publisher):
         self._serving.append(np.full(len(readings), -1 if model is None else self.networks.index(model)))
         self._fresh.append(np.zeros(len(readings)) if answers.verdicts is None else answers.verdicts.fresh)
         self._spool.write(np.ascontiguousarray(answers.quantiles, np.float64).data)
-        return itertools.repeat(self._placeholder, len(readings))
+        return [self._placeholder] * len(readings)
 
     def anomalies(
         self, answers: Answers, readings: Sequence[tuple[RawRecord, Observation]], model: str | None

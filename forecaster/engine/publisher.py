@@ -49,7 +49,7 @@ class Publisher:
 
     def forecasts(
         self, answers: Answers, readings: Sequence[tuple[RawRecord, Observation]], model: str | None
-    ) -> Iterator[OutRecord]:
+    ) -> list[OutRecord]:
         """One record per answer.
 
         Args:
@@ -58,7 +58,7 @@ class Publisher:
             model: version of the network that served the wave, if any.
         """
         if not readings:
-            return
+            return []
         raw = readings[0][0]
         stream_ids = [observation.stream_id for _, observation in readings]
         shares: FloatArray = answers.weights.astype(np.float64).round(4)
@@ -82,8 +82,11 @@ class Publisher:
             coverages=answers.coverages.round(4),
             withheld=None if answers.withheld is None else answers.withheld.tolist(),
         )
-        for stream_id, value in zip(stream_ids, self._encode(wave), strict=True):
-            yield OutRecord(self._forecasts, raw.partition, stream_id.encode(), value)
+        topic, partition = self._forecasts, raw.partition
+        return [
+            OutRecord(topic, partition, stream_id.encode(), value)
+            for stream_id, value in zip(stream_ids, self._encode(wave), strict=True)
+        ]
 
     def anomalies(
         self, answers: Answers, readings: Sequence[tuple[RawRecord, Observation]], model: str | None

@@ -288,24 +288,33 @@ class PartitionTask:
 
     def _place(self, raw: RawRecord, observation: Observation, result: TaskResult) -> None:
         """Put a reading into the waves being built; a new stream gets its row here, in source order."""
-        known = len(self.table)
         keeper = self._keeper
         if keeper and keeper.is_replaying and self._was_done(keeper, raw, observation):
             return
+        slot = self.table.find(observation.stream_id)
+        if slot is None:
+            slot = self._take_up(raw, observation, result)
+            if slot is None:
+                return
+        if observation.time < self._oldest:
+            self._oldest = observation.time
+        self._builder.add(slot, observation, len(self._readings), self.group(slot))
+        self._readings.append((raw, observation))
+
+    def _take_up(self, raw: RawRecord, observation: Observation, result: TaskResult) -> int | None:
+        """A row for a new stream; ``None`` where there is none left, and the reading is refused."""
+        known, keeper = len(self.table), self._keeper
         slot = self.table.slot(observation.stream_id, beyond_limit=keeper is not None and keeper.is_replaying)
         if slot is None:
             if keeper:
                 keeper.refused(raw.offset, observation.field)
             detail = f"the partition holds {known} streams, the most allowed; streams.max_streams raises it"
             self._refuse(DeadLetter(raw, Reason.STREAM_LIMIT, detail, observation.field), result)
-            return
-        if len(self.table) > known:
-            result.report.new_streams += 1
-            if not self.groups.is_one:
-                self.table.arrays["group"][slot] = group_number(self.groups.of(observation.stream_id))
-        self._oldest = min(self._oldest, observation.time)
-        self._builder.add(slot, observation, len(self._readings), self.group(slot))
-        self._readings.append((raw, observation))
+            return None
+        result.report.new_streams += 1
+        if not self.groups.is_one:
+            self.table.arrays["group"][slot] = group_number(self.groups.of(observation.stream_id))
+        return slot
 
     def _was_done(self, keeper: StateKeeper, raw: RawRecord, observation: Observation) -> bool:
         """Whether a replayed reading has left its mark in a restored page, or was refused."""
@@ -339,7 +348,8 @@ class PartitionTask:
         started = clock.monotonic()
         result.spend("step", seconds)
         if self._keeper:
-            oldest = min(self._readings[tag][0].offset for tag in wave.tags)
+            readings = self._readings
+            oldest = min([readings[tag][0].offset for tag in wave.tags.tolist()])
             self._keeper.changed(wave.slots, oldest, started)
         if not (self._keeper and self._keeper.is_replaying):
             self._publish(step, self.networks.get(wave.group), result)
@@ -363,13 +373,14 @@ class PartitionTask:
         self.finish(result)
 
     def _publish(self, step: StepResult, network: RecurrentExpert | None, result: TaskResult) -> None:
-        answered = [self._readings[tag] for tag in step.answers.tags]
+        readings, places = self._readings, (2 * step.answers.tags + 1).tolist()
+        answered = [readings[place >> 1] for place in places]
         model = network.version if network else None
-        places = (2 * step.answers.tags + 1).tolist()
         published, rows = step.answers.published()
-        told = [answered[row] for row in rows]
-        records = self._publisher.forecasts(published, told, model)
-        self._made.extend(zip((places[row] for row in rows), records, strict=True))
+        told, told_at = answered, places
+        if published is not step.answers:
+            told, told_at = [answered[row] for row in rows], [places[row] for row in rows]
+        self._made.extend(zip(told_at, self._publisher.forecasts(published, told, model), strict=True))
         result.forecasts += len(told)
         for row, record in self._publisher.anomalies(step.answers, answered, model):
             self._made.append((places[row], record))

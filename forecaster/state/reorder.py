@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 from forecaster.records import Observation, RawRecord
 
@@ -30,17 +30,18 @@ class ReorderBuffer:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def push(self, raw: RawRecord, observation: Observation) -> Iterator[tuple[RawRecord, Observation]]:
-        """Take a reading in; yields those whose turn has come, oldest event time first, arrival order among equals."""
-        self.watermark = max(self.watermark, observation.time)
+    def push(self, raw: RawRecord, observation: Observation) -> Sequence[tuple[RawRecord, Observation]]:
+        """Take a reading in; returns those whose turn has come, oldest event time first, arrival order among equals."""
+        if observation.time > self.watermark:
+            self.watermark = observation.time
         if self._hold == 0:
-            yield raw, observation
-            return
+            return ((raw, observation),)
         heapq.heappush(self._heap, (observation.time, self._arrivals, raw, observation))
         self._arrivals += 1
+        released = []
         while self._heap and self._heap[0][0] <= self.watermark - self._hold:
-            _, _, raw_due, due = heapq.heappop(self._heap)
-            yield raw_due, due
+            released.append(heapq.heappop(self._heap)[2:])
+        return released
 
     def release(self, concerns: Callable[[str], bool]) -> list[tuple[RawRecord, Observation]]:
         """Let go of the readings of these streams now, in order: their streams are about to be forgotten."""
