@@ -70,7 +70,10 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     Arithmetic is that of numpy: a division by zero is infinite, nothing is reordered or fused. Array arguments are
     C-contiguous and of the same types at every call: for others it would be compiled once more.
     """
-    made: Any = numba.njit(cache=True, error_model="numpy")(function)
+    try:
+        made: Any = numba.njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:  # there is no place to keep it
+        made = numba.njit(error_model="numpy")(function)
     _kernels.append(made)
     return made  # type: ignore[no-any-return] # as Python where NUMBA_DISABLE_JIT says so
 

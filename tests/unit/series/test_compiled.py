@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core.caching import CacheImpl
 
 from forecaster.series import compiled as compiled_module
 from forecaster.series.compiled import bring_kept, cache_beside, compiled
@@ -63,6 +64,16 @@ def test_a_kernel_is_the_function_it_was_made_of():
     halves(np.array([2.0, 0.0, np.nan]), found)
 
     np.testing.assert_array_equal(found, [0.5, np.inf, np.nan])
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch):
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+
+    @compiled
+    def doubled(value):
+        return 2.0 * value
+
+    assert doubled(1.5) == 3.0
 
 
 def test_where_the_package_cannot_be_written_to_kernels_are_kept_beside_it(monkeypatch, tmp_path):
