@@ -160,6 +160,7 @@ _FENCED: tuple[type[KafkaError], ...] = (
     _E.UnknownMemberIdError,
     _E.UnreleasedInstanceIdError,
 )
+_TOLD_BY_THE_FIRST = (_E.AuthorizationError, _E.InvalidProducerEpochError, _E.ProducerFencedError)
 _TIMEOUT: tuple[type[KafkaError], ...] = (_E.KafkaTimeoutError, _E.RequestTimedOutError)
 AWAY: tuple[type[KafkaError], ...] = (
     _E.BrokerNotAvailableError,
@@ -240,8 +241,8 @@ def translate(error: KafkaError, doing: str) -> TransportError:
         error = error.args[0]  # the client calls it final, but this is still a member, with its partitions
     elif type(error) is KafkaError and _NO_ANSWER in str(error):
         error = _E.RequestTimedOutError(str(error))
-    elif type(error) is KafkaError:  # a send after a failed one: only a right that is missing is told by the first
-        error = next((cause for cause in error.args if isinstance(cause, _E.AuthorizationError)), error)
+    elif type(error) is KafkaError:  # a send after a failed one, which alone was told what happened
+        error = next((cause for cause in error.args if isinstance(cause, _TOLD_BY_THE_FIRST)), error)
     message = f"{doing} failed: {str(error).rstrip('.')}."
     hint = next((hint for classes, hint in _HINTS if isinstance(error, classes)), "")
     if isinstance(error, _FENCED):

@@ -250,6 +250,14 @@ def test_a_send_after_one_that_was_not_allowed_names_the_right_that_is_missing()
     assert translated.hint.startswith("Grant this user the right")
 
 
+@pytest.mark.parametrize("told", [kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError])
+def test_a_send_after_the_producer_was_fenced_is_fenced_too(told: type[KafkaError]) -> None:
+    """The first to meet it is a request of the client's own; its alert is the one for a name that is taken."""
+    translated = translate(kafka_errors.KafkaError("Cannot perform send", told("epoch")), "Sending 10 records")
+
+    assert isinstance(translated, Fenced)
+
+
 @pytest.mark.parametrize("word", ["key_deserializer", "value_deserializer", "DeserializingConsumer"])
 def test_no_consumer_decodes_within_the_client(word: str) -> None:
     """After an error in a deserializer the next poll of kafka-python spins for ever and ignores its time-out."""
