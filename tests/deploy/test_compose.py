@@ -298,6 +298,15 @@ def test_the_health_check_of_the_image_succeeds_and_fails_with_the_daemon():
         server.close()
 
 
+def test_the_image_holds_the_compiled_loops_of_the_program_that_it_runs():
+    """Beside the sources Python would import these, and the image would compile at each start of a container."""
+    (command,) = (command for command in instructions("RUN") if "compile_kernels" in command)
+
+    assert command.startswith("/opt/forecaster/bin/python -P ")
+    after = DOCKERFILE.index("uv pip install --no-deps --no-build-isolation .")
+    assert after < DOCKERFILE.index("compile_kernels") < DOCKERFILE.index("COPY --from=build")
+
+
 def test_the_image_is_made_with_the_uv_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
 
