@@ -372,6 +372,11 @@ class Crew:
                 return False
             return b'"message":"started"' in self._log(slot).read_bytes()[slot.log_begins :].replace(b'": "', b'":"')
 
+    def hold(self, number: int) -> None:
+        """Do not start a worker again when it ends."""
+        with self._lock:
+            self.slots[number].is_held = True
+
     def release(self, number: int) -> None:
         """Start a stopped worker again."""
         with self._lock:

@@ -21,7 +21,9 @@ from fault.harness import (
 WORKERS = 2
 RATE = 300 if IS_LONG else 150
 """Readings a second."""
-KILLS = 60 if IS_LONG else 1
+KILLS = 60 if IS_LONG else 0
+"""Beside the last one, whose worker stays away until the other has taken over."""
+
 PLACES = ("in_restore:2", "in_replay:2") * 10 if IS_LONG else ()
 STANDBY = {"RECOVERY__STANDBY": "1"}
 SECONDS = 120.0
@@ -56,7 +58,14 @@ def test_kills_among_standbys_leave_no_trace_and_partitions_come_back_from_memor
             crew.wait_until(lambda: all(map(crew.is_up, range(WORKERS))), seconds=patience, what="all up")
             time.sleep(rng.uniform(2.0, 4.0))  # partitions move, and whoever stands by has what there is
             crew.signal(crew.killed % WORKERS, SIGKILL)
+        crew.wait_until(lambda: all(map(crew.is_up, range(WORKERS))), seconds=SECONDS, what="all up")
+        time.sleep(rng.uniform(2.0, 4.0))
+        # Started again at once it might be given its partitions back, and nobody would take over.
+        last = crew.killed % WORKERS
+        crew.hold(last)
+        crew.signal(last, SIGKILL)
         crew.wait_until(lambda: restores(crew)["standby"] > 0, seconds=SECONDS, what="restored from memory")
+        crew.release(last)
         finish(crew)
 
         assert_exactly_once(crew)
