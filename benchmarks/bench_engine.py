@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from forecaster.app import build_encoder, build_pipeline, build_shape
+from forecaster.app import build_encoder, build_pipeline, build_untrained
 from forecaster.engine.pipeline import Pipeline
 from forecaster.engine.wave import Wave
 from forecaster.experts.linear import lag_inputs
@@ -32,7 +32,6 @@ from forecaster.series.columns import row_bytes
 from forecaster.series.identity import stream_identity
 from forecaster.settings import Settings
 from forecaster.state.streams import StreamTable
-from forecaster.training.starting import new_network
 
 _WARM_WAVES = 200
 _SEASON = 24
@@ -93,9 +92,8 @@ def untrained(settings: Settings, pipeline: Pipeline) -> RecurrentExpert:
 
 def untrained_network(settings: Settings) -> RecurrentForecaster:
     """A network of the default shape, with a linear forecast beside it that has weights of their own for s0, s1, …"""
-    encoder, levels, horizon = build_encoder(settings), settings.forecast.quantiles, settings.forecast.horizon
-    naive = np.tile(np.linspace(-1, 1, len(levels), dtype=np.float32), (horizon, 1))
-    network = new_network(build_shape(settings), encoder, levels, encoder.feature_names, naive=naive, seed=1)
+    encoder, horizon = build_encoder(settings), settings.forecast.horizon
+    network = build_untrained(settings, encoder).network
     width, names = lag_inputs(encoder).width, sorted(stream_identity(f"s{k}") for k in range(MOST_OWN))
     linear = LinearForecast(width, horizon, len(names))
     zeros = torch.zeros(len(names), width, horizon)

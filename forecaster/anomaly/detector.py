@@ -45,6 +45,9 @@ class Cause(IntEnum):
     GAP = 5
 
 
+_TESTS = len(Cause)
+
+
 class Direction(StrEnum):
     """Where the value of an anomaly lies."""
 
@@ -222,7 +225,7 @@ class AnomalyDetector:
             score,
             code,
         )
-        is_news = code >= 2 * int(Cause.FLAT)
+        is_news = code >= 2 * Cause.FLAT
         turn = self._episodes.update(c, slots, times, score, code, counted=present, is_news=is_news)
         self._tolerance.follow(c, slots, times, plain, turn.raised, c["anomaly"][slots] >= 0)
         return Verdicts(
@@ -263,8 +266,7 @@ def _weigh(
 
     Values near the largest double: their differences may be infinite, and count for as much as may be.
     """
-    scores = np.empty(6)  # by `Cause`
-    above = np.zeros(6, np.bool_)
+    scores, above = np.empty(_TESTS), np.zeros(_TESTS, np.bool_)
     for row in range(len(values)):
         value = values[row]
         for channel in range(2):
@@ -273,12 +275,12 @@ def _weigh(
             least = np.maximum(min_deviation, min_relative_deviation * abs(middle))
             allowed = abs(value - middle) >= least
             outside = value > forecast[-1] if beyond_above[row, channel] else value < forecast[0]
-            scores[channel] = surprise[row, channel] if allowed else 0.0
-            scores[2 + channel] = beyond[row, channel] if allowed and outside else 0.0
-            scores[4 + channel] = threshold * silence[row, channel]
-            above[channel], above[2 + channel] = value > middle, beyond_above[row, channel]
+            scores[Cause.SURPRISE + channel] = surprise[row, channel] if allowed else 0.0
+            scores[Cause.EXTREME + channel] = beyond[row, channel] if allowed and outside else 0.0
+            scores[Cause.FLAT + channel] = threshold * silence[row, channel]
+            above[Cause.SURPRISE + channel], above[Cause.EXTREME + channel] = value > middle, beyond_above[row, channel]
         test, highest = 0, 0.0
-        for k in range(6):
+        for k in range(_TESTS):
             found = 0.0 if np.isnan(scores[k]) else min(scores[k], most)
             if found > highest:
                 test, highest = k, found

@@ -16,7 +16,7 @@ import numpy as np
 from forecaster.codecs.avro import MARKER, AvroSchema
 from forecaster.codecs.forecast_json import Forecast, decode_forecast
 from forecaster.codecs.forecast_wave import ForecastWave, split_times
-from forecaster.codecs.timestamps import epoch_microseconds, format_time, parse_time
+from forecaster.codecs.timestamps import format_time, parse_time
 from forecaster.series.columns import FloatArray
 
 SCHEMA = AvroSchema(json.loads(files("forecaster.codecs").joinpath("schemas/forecast.avsc").read_text("utf-8")))
@@ -30,7 +30,8 @@ _double = struct.Struct("<d").pack
 def encode_forecast_avro(forecast: Forecast) -> bytes:
     """A forecast as Avro, by fastavro."""
     found = msgspec.to_builtins(forecast)
-    found["origin"] = epoch_microseconds(parse_time(forecast.origin))
+    seconds, fractions = split_times(np.array([parse_time(forecast.origin)]))
+    found["origin"] = int(seconds[0]) * 1_000_000 + int(fractions[0])
     found.setdefault("coverage", None)
     return SCHEMA.write(found)
 

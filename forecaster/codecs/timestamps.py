@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 
 LATEST_TIME = 7_258_118_400.0
@@ -36,17 +35,6 @@ def format_time(seconds: float) -> str:
     ('2026-01-01T00:00:05Z', '2026-01-01T00:00:05.250000Z')
     """
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6] + "Z"
-
-
-def epoch_microseconds(seconds: float) -> int:
-    """Whole microseconds since the epoch, exact for every time that is one to the microsecond.
-
-    >>> epoch_microseconds(4294967296.750109)
-    4294967296750109
-    """
-    whole = math.floor(seconds)
-    # The part behind the point by itself: far from 1970 a product with the whole would round it once more.
-    return whole * 1_000_000 + round((seconds - whole) * 1e6)
 
 
 def epoch_seconds(number: float, unit: str = "auto") -> float:

@@ -45,13 +45,14 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _beside = cache_beside(_PACKAGE)
 
 import numba  # noqa: E402 # reads the environment
-from numba.core.caching import UserProvidedCacheLocator  # noqa: E402
+from numba.core.caching import UserProvidedCacheLocator  # noqa: E402 # loads numba
 
 
 def bring_kept(package: Path, directory: Path) -> None:
     """Copy what was compiled when the image was built to where it can be added to."""
     for kept in package.glob("*/__pycache__/*.nb[ic]"):
         source = package / kept.parent.parent.name / "kernels.py"  # any file there
+        # Numba has no types; which folder it looks into is its own affair.
         subpath: str = UserProvidedCacheLocator.get_suitable_cache_subpath(str(source))  # type: ignore[no-untyped-call]
         place = directory / subpath
         place.mkdir(exist_ok=True)

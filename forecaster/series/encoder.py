@@ -160,6 +160,7 @@ class SeriesEncoder:
         position = c["tick"][slots] % self.ring_steps
         _tick(
             slots,
+            position,
             times,
             values,
             elapsed,
@@ -273,6 +274,7 @@ class SeriesEncoder:
 @compiled
 def _tick(
     slots: IntArray,
+    position: IntArray,
     times: FloatArray,
     values: FloatArray,
     elapsed: FloatArray,
@@ -292,8 +294,8 @@ def _tick(
     scales: FloatArray,
     stored: FloatArray,
 ) -> None:
-    """One tick of each stream: fill its inputs, learn, keep it in the ring; ``stored`` goes into ``ring_elapsed``."""
-    steps = ring.shape[1]
+    """One tick of each stream: fill its inputs, learn, keep it at its ``position`` in the ring; ``stored`` goes there
+    into ``ring_elapsed``."""
     for row in range(len(slots)):
         slot = slots[row]
         _move_anchor(slot, values[row], value, anchor, scale, ring)
@@ -331,7 +333,7 @@ def _tick(
 
         spent = min(elapsed[row], _MOST_ELAPSED)
         stored[row] = -spent if missing else spent
-        ring[slot, tick[slot] % steps] = x - anchor[slot]
+        ring[slot, position[row]] = x - anchor[slot]
         since_observed[slot] = since if missing else 0.0
         value[slot] = x
         tick[slot] += 1

@@ -81,16 +81,15 @@ class EventClock:
 def _classify(
     slots: IntArray, times: FloatArray, values: FloatArray, clock: FloatArray, last: FloatArray, arrivals: IntArray
 ) -> None:
-    """Fill in the numbers of `Arrival`."""
     for row in range(len(slots)):
         slot = slots[row]
         if times[row] > clock[slot]:
-            arrivals[row] = 0
+            arrivals[row] = Arrival.ON_TIME
         elif times[row] == clock[slot]:
             is_same = values[row] == last[slot] or (np.isnan(values[row]) and np.isnan(last[slot]))
-            arrivals[row] = 2 if is_same else 3
+            arrivals[row] = Arrival.DUPLICATE if is_same else Arrival.CONFLICT
         else:
-            arrivals[row] = 1
+            arrivals[row] = Arrival.LATE
 
 
 @compiled

@@ -57,7 +57,7 @@ class PendingForecasts:
     def __init__(self, *, leads: tuple[int, ...], points: int, answers: int, levels: int) -> None:
         self.leads = np.array(leads, np.int64)
         self._start = np.concatenate([[0], np.cumsum(self.leads)[:-1]])
-        self._cells = cells = int(self.leads.sum())
+        cells = int(self.leads.sum())
         self.columns = (
             Column("pending_made", "i4", (cells,), _NEVER),  # tick
             # own units, relative to the stream's anchor
