@@ -126,7 +126,7 @@ def test_a_client_that_stands_still_in_front_of_records_is_given_up_for_another(
 
     assert [record.key for record in found] == [f"page/{number}" for number in range(5)]
     (told,) = (record for record in caplog.records if "stood still" in record.message)
-    assert told.offset < told.readable  # type: ignore[attr-defined]
+    assert told.offset < told.readable  # type: ignore[attr-defined] # of the line's extra
 
 
 def test_a_reader_behind_an_open_transaction_is_not_standing_still(
@@ -139,7 +139,7 @@ def test_a_reader_behind_an_open_transaction_is_not_standing_still(
 
     with ThreadPoolExecutor(1) as beside:
         reading = beside.submit(cold, store, 0)
-        time.sleep(1.5)
+        time.sleep(1.5)  # for several looks at where committed records end
         assert not reading.done()
         owner._producer.commit_transaction()
         found = reading.result(timeout=SECONDS)

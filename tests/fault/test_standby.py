@@ -59,7 +59,7 @@ def test_kills_among_standbys_leave_no_trace_and_partitions_come_back_from_memor
             time.sleep(rng.uniform(2.0, 4.0))  # partitions move, and whoever stands by has what there is
             crew.signal(crew.killed % WORKERS, SIGKILL)
         crew.wait_until(lambda: all(map(crew.is_up, range(WORKERS))), seconds=SECONDS, what="all up")
-        time.sleep(rng.uniform(2.0, 4.0))
+        time.sleep(rng.uniform(2.0, 4.0))  # as above: what is to be taken over has to be there
         # Started again at once it might be given its partitions back, and nobody would take over.
         last = crew.killed % WORKERS
         crew.hold(last)

@@ -2,6 +2,8 @@
 
 import ast
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from numba.core.caching import CacheImpl
 
 from forecaster.series import compiled as compiled_module
-from forecaster.series.compiled import bring_kept, cache_beside, compiled
+from forecaster.series.compiled import cache_beside, compiled
 
 PACKAGE = Path(compiled_module.__file__).parents[1]
 
@@ -98,16 +100,29 @@ def test_where_it_can_or_the_operator_said_otherwise_they_stay(monkeypatch, tmp_
     assert (said, cache_beside(tmp_path)) == (None, None)
 
 
-def test_what_an_image_was_built_with_is_found_by_the_compiler(tmp_path):
-    """A process whose package is read-only compiles nothing that the build has compiled."""
-    package, directory = tmp_path / "package", tmp_path / "beside"
-    kept = package / "series" / "__pycache__" / "kernels.add-3.py311.nbi"
-    kept.parent.mkdir(parents=True)
-    kept.write_bytes(b"index")
-    directory.mkdir()
+IN_AN_IMAGE = """
+import os
+os.access = lambda path, mode: False  # as for an ordinary user on a disk that cannot be written
+from forecaster.app import compile_kernels
+from forecaster.series import compiled
+compile_kernels()
+missed = [kernel.__name__ for kernel in compiled._kernels if sum(kernel.stats.cache_misses.values())]
+found = sum(sum(kernel.stats.cache_hits.values()) for kernel in compiled._kernels)
+print(found, missed, os.environ["NUMBA_CACHE_DIR"])
+"""
 
-    bring_kept(package, directory)
 
-    (found,) = directory.rglob("*.nbi")
-    assert found.read_bytes() == b"index"
-    assert found.parent.name.startswith("series_")
+@pytest.mark.slow
+def test_what_an_image_was_built_with_is_not_compiled_again_where_nothing_can_be_written():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+
+    def run(program):
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True).stdout
+
+    run("from forecaster.app import compile_kernels; compile_kernels()")
+    found, missed, directory = run(IN_AN_IMAGE).split(maxsplit=2)
+
+    assert missed == "[]"
+    assert int(found) > 20
+    assert not Path(directory.strip()).exists(), "it is removed at the end"
