@@ -185,6 +185,12 @@ def _run(args: argparse.Namespace, settings: Settings, console: Console) -> None
             write_report(result, args.out / "report.html")
     finally:
         backtest.close()
+    if not result.pooled.all.targets:
+        raise ConfigurationError(
+            f"No forecast after the warm-up ({args.warmup:g}) has met its target: there is nothing to score in "
+            f"{len(recording):,} rows, {result.dead_letters:,} of which were refused.",
+            hint=f"Give more rows or a shorter --warmup; {args.out / 'dead_letters.jsonl'} says why rows were refused.",
+        )
     _show(result, args.out)
 
 

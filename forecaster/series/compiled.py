@@ -10,7 +10,10 @@ debugger.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import logging
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -45,15 +48,14 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _beside = cache_beside(_PACKAGE)
 
 import numba  # noqa: E402 # reads the environment
-from numba.core.caching import UserProvidedCacheLocator  # noqa: E402 # loads numba
+from numba.core.caching import FunctionCache, UserProvidedCacheLocator  # noqa: E402 # loads numba
 
 
 def bring_kept(package: Path, directory: Path) -> None:
     """Copy what was compiled when the image was built to where it can be added to."""
     for kept in package.glob("*/__pycache__/*.nb[ic]"):
         source = package / kept.parent.parent.name / "kernels.py"  # any file there
-        # Numba has no types; which folder it looks into is its own affair.
-        subpath: str = UserProvidedCacheLocator.get_suitable_cache_subpath(str(source))  # type: ignore[no-untyped-call]
+        subpath: str = UserProvidedCacheLocator.get_suitable_cache_subpath(str(source))
         place = directory / subpath
         place.mkdir(exist_ok=True)
         shutil.copyfile(kept, place / kept.name)
@@ -63,6 +65,41 @@ if _beside is not None:
     bring_kept(_PACKAGE, _beside)
 
 _kernels: list[Any] = []
+log = logging.getLogger(__name__)
+
+
+class _Kept(FunctionCache):  # type: ignore[misc] # numba has no types
+    """Kernels on disk, without which a process starts all the same: it compiles."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except (
+            EOFError,
+            OSError,
+            AttributeError,
+            ImportError,
+            LookupError,
+            ValueError,
+            pickle.UnpicklingError,
+        ) as error:
+            # Torn, as a host that lost its power leaves a file, or of an installation that was half replaced.
+            self._tell("read", error)
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            self._tell("kept", error)
+
+    def _tell(self, doing: str, error: Exception) -> None:
+        log.warning(
+            f"a compiled loop cannot be {doing}; it is compiled at this start",
+            extra={"directory": self.cache_path, "error": f"{type(error).__name__}: {error}"},
+        )
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -71,14 +108,14 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     Arithmetic is that of numpy: a division by zero is infinite, nothing is reordered or fused. Array arguments are
     C-contiguous and of the same types at every call: for others it would be compiled once more.
     """
-    try:
-        made: Any = numba.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # there is no place to keep it
-        made = numba.njit(error_model="numpy")(function)
-    _kernels.append(made)
+    made: Any = numba.njit(error_model="numpy")(function)
+    if not numba.config.DISABLE_JIT:
+        with contextlib.suppress(RuntimeError):  # there is no place to keep it
+            made._cache = _Kept(function)
+        _kernels.append(made)
     return made  # type: ignore[no-any-return] # as Python where NUMBA_DISABLE_JIT says so
 
 
 def compilations() -> int:
     """How many pairs of a kernel and types of its arguments are ready in this process."""
-    return sum(len(getattr(kernel, "signatures", ())) for kernel in _kernels)
+    return sum(len(kernel.signatures) for kernel in _kernels)

@@ -122,3 +122,14 @@ def test_wrong_flags_are_said_before_anything_is_played(table, tmp_path, flags, 
     assert process.returncode == 2
     assert said in process.stderr
     assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_where_no_forecast_met_its_target_that_is_said_with_what_was_refused(tmp_path):
+    data = tmp_path / "bad.csv"
+    data.write_text("timestamp,value\n2026-01-01,abc\nnot a time,1\n")
+
+    result = run("--data", data, "--horizon", "4", "--out", tmp_path / "out")
+
+    assert result.returncode == 2
+    assert "nothing to score in 2 rows, 2 of which were refused" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -78,6 +78,29 @@ def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch):
     assert doubled(1.5) == 3.0
 
 
+@pytest.mark.parametrize("left", [0, 100])
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_a_torn_file_is_compiled_again_and_made_whole(tmp_path, ending, left):
+    """As a host that lost its power leaves it: without this no process would start until somebody removed it."""
+    (tmp_path / "kernels.py").write_text(
+        "from forecaster.series.compiled import compiled\n\n@compiled\ndef doubled(value):\n    return 2.0 * value\n"
+    )
+    program = "import kernels; print(kernels.doubled(1.5), sum(kernels.doubled.stats.cache_hits.values()))"
+
+    def run():
+        command = [sys.executable, "-c", program]
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kept"), "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, cwd=PACKAGE.parent, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert run() == ["3.0", "0"]
+    (kept,) = (tmp_path / "kept").rglob(f"*.{ending}")
+    kept.write_bytes(kept.read_bytes()[:left])
+
+    assert run() == ["3.0", "0"]
+    assert run() == ["3.0", "1"]
+
+
 def test_where_the_package_cannot_be_written_to_kernels_are_kept_beside_it(monkeypatch, tmp_path):
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
