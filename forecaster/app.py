@@ -51,6 +51,7 @@ from forecaster.engine.worker import Worker
 from forecaster.errors import ArtifactMismatch
 from forecaster.experts.linear import lag_inputs
 from forecaster.experts.naive import DampedLevel, Persistence, SeasonalNaive
+from forecaster.experts.profile import SeasonalProfile
 from forecaster.experts.recurrent import RecurrentExpert, model_number
 from forecaster.models.artifact import ModelArtifact
 from forecaster.models.linear import LinearForecast
@@ -119,15 +120,17 @@ def build_pipeline(settings: Settings, *, withholds: bool = True) -> Pipeline:
     forecast, streams, model = settings.forecast, settings.streams, settings.model
     publishing = build_publishing(settings) if withholds else None
     further = further_seasons(settings)
+    encoder = build_encoder(settings)
     width = 2 * model.hidden if model.cell == "lstm" else model.hidden
     return Pipeline(
         clock=EventClock(step_seconds=streams.step_seconds),
-        encoder=build_encoder(settings),
+        encoder=encoder,
         recent_score=RecentScore(),
         baselines=(
             Persistence(horizon=forecast.horizon),
             SeasonalNaive(),
             DampedLevel(horizon=forecast.horizon),
+            SeasonalProfile(encoder),
             *(SeasonalNaive(place) for place, _ in enumerate(further, start=1)),
         ),
         hidden_shape=(model.layers, width),

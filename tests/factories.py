@@ -20,8 +20,10 @@ from forecaster.engine.publisher import Publisher
 from forecaster.engine.task import PartitionTask, TaskResult, TaskRules
 from forecaster.engine.wave import Wave
 from forecaster.engine.withholding import PublishingRules, Withholding
+from forecaster.experts.base import Origins
 from forecaster.experts.linear import lag_inputs
 from forecaster.experts.naive import DampedLevel, Persistence, SeasonalNaive
+from forecaster.experts.profile import SeasonalProfile
 from forecaster.experts.recurrent import RecurrentExpert
 from forecaster.models.hyperparameters import HyperParameters
 from forecaster.models.network import RecurrentForecaster
@@ -58,19 +60,21 @@ def make_pipeline(**overrides: Any) -> Pipeline:
         **overrides,
     }
     publishing = chosen["publishing"]
+    encoder = SeriesEncoder(
+        ring_steps=chosen["ring_steps"],
+        horizon=chosen["horizon"],
+        covariates=chosen["covariates"],
+        known_ahead=chosen["known_ahead"],
+    )
     return Pipeline(
         clock=EventClock(step_seconds=chosen["step_seconds"]),
-        encoder=SeriesEncoder(
-            ring_steps=chosen["ring_steps"],
-            horizon=chosen["horizon"],
-            covariates=chosen["covariates"],
-            known_ahead=chosen["known_ahead"],
-        ),
+        encoder=encoder,
         recent_score=RecentScore(),
         baselines=(
             Persistence(horizon=chosen["horizon"]),
             SeasonalNaive(),
             DampedLevel(horizon=chosen["horizon"]),
+            SeasonalProfile(encoder),
             *(SeasonalNaive(place) for place, _ in enumerate(chosen["further_seasons"], start=1)),
         ),
         hidden_shape=chosen["hidden_shape"],
@@ -127,6 +131,23 @@ def make_recurrent(pipeline: Pipeline, *, seed: int = 1, model: int = 1, **overr
         season=season,
         encoder=pipeline.encoder,
         further_seasons=further_seasons,
+    )
+
+
+def make_origins(**overrides: Any) -> Origins:
+    """Two streams at horizon 4: the first with a season and below its level, the second with neither."""
+    return Origins(
+        **{
+            "slots": np.array([1, 2]),
+            "features": np.zeros((2, 3), np.float32),
+            "value": np.array([5.0, 6.0]),
+            "scale": np.array([2.0, 4.0]),
+            "change": np.array([1.0, 0.0]),
+            "level": np.array([9.0, 6.0]),
+            "ahead": np.array([[0.5, -1.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]], np.float32),
+            "seasonal": np.array([True, False]),
+            **overrides,
+        }
     )
 
 

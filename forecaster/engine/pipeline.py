@@ -167,12 +167,16 @@ class Pipeline:
         self.withholding = withholding
         self._anchors = np.array(self.leads) - 1
         self._median = quantile_levels.index(0.5)
-        points = len(self.experts) - 1
+        points = self.experts[:-1]
         self.pending = PendingForecasts(leads=self.leads, points=points, answers=2, levels=len(quantile_levels))
         self._spreads = PointSpread(anchors=len(self.leads), points=points)
         self._shape = normal_quantiles(quantile_levels)
         self._mixture = MLPoly(
-            leads=self.leads, points=points, quantile_levels=quantile_levels, shape=self._shape, horizon=horizon
+            leads=self.leads,
+            experts=self.experts,
+            quantile_levels=quantile_levels,
+            shape=self._shape,
+            horizon=horizon,
         )
         self._tracker = LogQuantileTracker(anchors=len(self.leads), quantile_levels=quantile_levels)
         self._interpolation = LeadInterpolation(self.leads, horizon)

@@ -6,6 +6,9 @@ from typing import NamedTuple, Protocol
 
 from forecaster.series.columns import BoolArray, Columns, Float32Array, FloatArray, IntArray
 
+LARGEST = 1e6
+"""Scales from the origin: what is that far away belongs to another life of the stream."""
+
 
 class Origins(NamedTuple):
     """Where the streams of a wave stand after their reading was taken in. ``B`` streams, ``H`` leads."""

@@ -27,7 +27,7 @@ class MLPoly:
 
     Args:
         leads: anchor leads, ``A``.
-        points: experts that answer with a point, ``P``; with the network there are ``E = P + 1``.
+        experts: their names, ``E``; the network is the last, the others answer with a point.
         quantile_levels: ``Q``.
         shape: quantiles about a point whose spread is 1, ``[Q]``.
         horizon: H; weights between anchors are interpolated.
@@ -37,18 +37,16 @@ class MLPoly:
         self,
         *,
         leads: tuple[int, ...],
-        points: int,
+        experts: tuple[str, ...],
         quantile_levels: tuple[float, ...],
         shape: Float32Array,
         horizon: int,
     ) -> None:
         self._levels = np.array(quantile_levels)
         self._shape = shape.astype(np.float64)
-        experts = points + 1
-        self.columns = (
-            Column("regret", "f4", (len(leads), experts)),
-            Column("inverse_rate", "f4", (len(leads), experts)),
-            Column("regret_bound", "f4", (len(leads), experts)),
+        shape_of_one = (len(leads), len(experts))
+        self.columns = tuple(
+            Column(name, "f4", shape_of_one, labels=experts) for name in ("regret", "inverse_rate", "regret_bound")
         )
         self._interpolation = LeadInterpolation(leads, horizon)
 

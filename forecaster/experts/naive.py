@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecaster.experts.base import Origins
+from forecaster.experts.base import LARGEST, Origins
 from forecaster.series.columns import BoolArray, Columns, Float32Array
-
-_LARGEST = 1e6  # scales from the origin: a level that far away belongs to another life of the stream
 
 
 class Persistence:
@@ -61,7 +59,7 @@ class DampedLevel:
 
     def forecast(self, c: Columns, at: Origins) -> tuple[Float32Array, BoolArray]:
         away = (at.level - at.value) / at.scale
-        within = np.abs(away) < _LARGEST
+        within = np.abs(away) < LARGEST
         return np.where(within, away, 0.0).astype(np.float32)[:, None] * self._returned, within
 
     def first_spread(self, at: Origins) -> Float32Array:

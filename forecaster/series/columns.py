@@ -22,13 +22,15 @@ Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
 class Column(NamedTuple):
     """One thing remembered of every stream.
 
-    ``shape`` is that of a single row; ``fill`` is what a new stream starts with.
+    ``shape`` is that of a single row; ``fill`` is what a new stream starts with. ``labels`` names the places of the
+    last axis, where each belongs to somebody: rows that were written before one came or went are read by them.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...] = ()
     fill: float = 0.0
+    labels: tuple[str, ...] = ()
 
     @property
     def row_bytes(self) -> int:

@@ -6,7 +6,7 @@ numbers are little-endian::
 
     offset  size  what
     0       4     magic, b"FCSP"
-    4       2     format version, 3
+    4       2     format version, 4
     6       2     slots in the page, n
     8       4     page number; the first slot is number * PAGE_SLOTS
     12      8     source offset
@@ -17,16 +17,18 @@ numbers are little-endian::
     48      i     description, JSON:
                   {"names": one string per slot, null where nobody owns it,
                    "model": version of the network that served at the offset, null before the first,
-                   "columns": [[name, dtype, shape], …]}
+                   "columns": [[name, dtype, shape], …],
+                   "labels": {name of a column: names of the places of its last axis}}
     48+i    r     rows: of each column in turn, the rows of the owned slots, as its dtype has them
 
 Which network a row's hidden state belongs to stands in the row (column ``model``).
 
-Formats 1 and 2 are read too. Their columns are those of `former_columns`; the description of format 1 is the array of
-names alone, and its rows are those of all n slots. What may differ between page and table: a column that the page
-does not have begins with its `Column.fill`; columns by expert may be those of another number of seasons
-(`state/upgrade.py` `with_seasons`). A column the table does not have, or has in another type or shape, is
-refused, as is whatever is cut off or flipped: by name, as `PageCorrupt`. Decision 0009 says why.
+Formats 1 to 3 are read too. Format 3 has no labels (`format_3_labels`). The columns of 1 and 2 are those of
+`former_columns`; the description of format 1 is the array of names alone, and its rows are those of all n slots. What
+may differ between page and table: a column that the page does not have begins with its `Column.fill`; the places of a
+column with labels go by these (`state/upgrade.py` `placed_by_label`), as when an expert came since. A column the table
+does not have, or has in another type or shape, is refused, as is whatever is cut off or flipped: by name, as
+`PageCorrupt`. Decision 0009 says why.
 """
 
 from __future__ import annotations
@@ -43,13 +45,14 @@ import numpy.typing as npt
 from forecaster.errors import PageCorrupt
 from forecaster.series.columns import Column
 from forecaster.state.streams import SCRATCH, StreamTable, schema_of
-from forecaster.state.upgrade import differs_in_seasons, former_columns, upgraded, with_seasons
+from forecaster.state.upgrade import format_3_labels, former_columns, placed_by_label, upgraded
 
 PAGE_SLOTS = 32
 
 _MAGIC = b"FCSP"
-_VERSION = 3
-_READABLE = (1, 2, 3)
+_VERSION = 4
+_UNLABELLED = 3
+_READABLE = (1, 2, 3, 4)
 _HEAD = struct.Struct("<4sHHIq16sIII")
 _CHECKSUM = slice(44, 48)
 _HINT = "The state topic holds bytes that this program did not write so; the runbook says how to begin without them."
@@ -90,6 +93,7 @@ class _Description(msgspec.Struct, frozen=True):
     names: list[str | None]
     model: str | None
     columns: list[tuple[str, str, tuple[int, ...]]]
+    labels: dict[str, tuple[str, ...]] = {}
 
 
 def page_key(number: int) -> str:
@@ -109,7 +113,8 @@ def encode_page(table: StreamTable, number: int, offset: int, *, model: str | No
     if not len(owned):
         return None
     columns = [(column.name, np.dtype(column.dtype).str, column.shape) for column in table.columns]
-    description = msgspec.json.encode(_Description(names, model, columns))
+    labels = {column.name: column.labels for column in table.columns if column.labels}
+    description = msgspec.json.encode(_Description(names, model, columns, labels))
     rows = b"".join(table.arrays[column.name][owned].tobytes() for column in table.columns)
     schema = table.schema.encode()
     head = _HEAD.pack(_MAGIC, _VERSION, len(names), number, offset, schema, len(description), len(rows), 0)
@@ -133,7 +138,7 @@ def decode_page(content: bytes, table: StreamTable) -> Page:
             hint="It was written by another version of the program: run that one, or `forecaster reset`.",
         )
     text, schema = content[_HEAD.size : _HEAD.size + text_length], schema_bytes.decode("ascii", "replace")
-    known = table.columns if version == _VERSION else former_columns(table.columns)
+    known = table.columns if version >= _UNLABELLED else former_columns(table.columns)
     columns: Sequence[Column]
     try:
         if version == 1:
@@ -142,7 +147,7 @@ def decode_page(content: bytes, table: StreamTable) -> Page:
         else:
             description = msgspec.json.decode(text, type=_Description)
             names, model = description.names, description.model
-            columns = _own_columns(number, schema, description, known)
+            columns = _own_columns(number, version, schema, description, known)
     except msgspec.DecodeError as error:
         raise PageCorrupt(f"The description of state page {number} cannot be read: {error}.", hint=_HINT) from error
     owned = [row for row, name in enumerate(names) if name is not None]
@@ -157,7 +162,7 @@ def decode_page(content: bytes, table: StreamTable) -> Page:
     rows = _split(content[_HEAD.size + text_length :], columns, held)
     if version == 1:
         rows = {name: array[owned] for name, array in rows.items()}
-    rows = upgraded(rows, table.columns) if version < _VERSION else with_seasons(rows, table.columns)
+    rows = upgraded(rows, table.columns) if version < _UNLABELLED else placed_by_label(rows, columns, table.columns)
     return Page(number, offset, version, model, names, rows)
 
 
@@ -194,7 +199,9 @@ def _format_1_columns(number: int, schema: str, known: Sequence[Column]) -> list
     return columns
 
 
-def _own_columns(number: int, schema: str, description: _Description, known: Sequence[Column]) -> Sequence[Column]:
+def _own_columns(
+    number: int, version: int, schema: str, description: _Description, known: Sequence[Column]
+) -> Sequence[Column]:
     """The columns of a page, as a table of its format has them; each that the page names has its place there."""
     if schema == schema_of(known):
         return known
@@ -209,9 +216,11 @@ def _own_columns(number: int, schema: str, description: _Description, known: Seq
                 "which this program does not know.",
                 hint=_SETTINGS_HINT,
             )
-        if np.dtype(column.dtype).str == dtype and differs_in_seasons(column, shape):
-            ours[name] = column._replace(shape=shape)
-        elif (np.dtype(column.dtype).str, column.shape) != (dtype, shape):
+        width = shape[-1] if shape else 0
+        labels = description.labels.get(name, ()) if version == _VERSION else format_3_labels(column, width)
+        if column.labels and len(labels) == width:
+            ours[name] = column = column._replace(shape=(*column.shape[:-1], width), labels=labels)
+        if (np.dtype(column.dtype).str, column.shape) != (dtype, shape):
             raise PageCorrupt(
                 f"State page {number} was written under schema {schema} and holds column {name!r} as {dtype} of shape "
                 f"{shape}, this program keeps {np.dtype(column.dtype).str} of shape {column.shape}.",

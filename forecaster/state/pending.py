@@ -49,19 +49,19 @@ class PendingForecasts:
 
     Args:
         leads: anchor leads, ``A`` of them.
-        points: experts that answer with a point, ``P``.
+        points: names of the experts that answer with a point, ``P``.
         answers: forecasts kept with all their quantiles.
         levels: quantile levels Q.
     """
 
-    def __init__(self, *, leads: tuple[int, ...], points: int, answers: int, levels: int) -> None:
+    def __init__(self, *, leads: tuple[int, ...], points: tuple[str, ...], answers: int, levels: int) -> None:
         self.leads = np.array(leads, np.int64)
         self._start = np.concatenate([[0], np.cumsum(self.leads)[:-1]])
         cells = int(self.leads.sum())
         self.columns = (
             Column("pending_made", "i4", (cells,), _NEVER),  # tick
             # own units, relative to the stream's anchor
-            Column("pending_points", "f4", (cells, points)),
+            Column("pending_points", "f4", (cells, len(points)), np.nan, points),
             Column("pending_quantiles", "f4", (cells, answers, levels)),
         )
 

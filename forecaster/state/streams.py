@@ -25,8 +25,11 @@ _ID_BYTES = 200  # one dictionary entry and a short string, as CPython spends th
 
 
 def schema_of(columns: Iterable[Column]) -> str:
-    """Hash of names, types, shapes and first values of columns: two tables of one schema remember the same things."""
-    text = ";".join(f"{c.name}:{np.dtype(c.dtype).str}:{c.shape}:{c.fill!r}" for c in columns)
+    """Hash of all that columns are declared by: two tables of one schema remember the same things."""
+    text = ";".join(
+        f"{c.name}:{np.dtype(c.dtype).str}:{c.shape}:{c.fill!r}{':' if c.labels else ''}{','.join(c.labels)}"
+        for c in columns
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

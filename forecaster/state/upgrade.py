@@ -1,7 +1,8 @@
-"""State of formats 1 and 2, and of another number of seasons, as the present columns hold it.
+"""State of earlier formats, and of other experts, as the present columns hold it.
 
-Those programs kept all quantiles of every pending forecast and knew three experts: naive, seasonal and recurrent. What
-they learnt of these is taken over; the experts that came since begin without a record, and spreads with their first.
+Programs of formats 1 and 2 kept all quantiles of every pending forecast and knew three experts: naive, seasonal and
+recurrent. What they learnt of these is taken over; the experts that came since begin without a record, and spreads with
+their first. Those of format 3 knew the experts below and did not name them in their pages.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ _RECORDS = ("regret", "inverse_rate", "regret_bound")
 _POINTS = (0, 1)  # naive and seasonal stood first then, and do now
 _KNOWN = (*_POINTS, -1)  # and the network last
 _ADDED = ("pending_points", "spread")
-_BEHIND = {"regret": 2, "inverse_rate": 2, "regret_bound": 2, "pending_points": 1, "spread": 1}
-"""Columns with an expert in each place of their last axis, and how many stand behind those of further seasons: linear
-forecast and network, or the linear forecast alone."""
-_BEFORE = 3  # naive, seasonal, level
+_FORMAT_3 = ("naive", "seasonal", "level")
+"""Experts that came first, whatever the settings; behind them those of further seasons, the linear forecast, and of
+columns that know of it the network."""
 
 
 def former_columns(columns: Iterable[Column]) -> list[Column]:
@@ -38,7 +38,7 @@ def former_columns(columns: Iterable[Column]) -> list[Column]:
             cells, _, levels = column.shape
             column = column._replace(name="pending", shape=(cells, len(_KNOWN) + 1, levels))
         elif column.name in _RECORDS:
-            column = column._replace(shape=(*column.shape[:-1], len(_KNOWN)))
+            column = column._replace(shape=(*column.shape[:-1], len(_KNOWN)), labels=())
         elif column.name in _ADDED:
             continue
         former.append(column)
@@ -63,34 +63,34 @@ def upgraded(rows: Mapping[str, npt.NDArray[Any]], columns: Iterable[Column]) ->
     return found
 
 
-def differs_in_seasons(column: Column, shape: tuple[int, ...]) -> bool:
-    """Whether rows of this shape are those of the column under another number of seasons.
+def format_3_labels(column: Column, width: int) -> tuple[str, ...]:
+    """Whose the places of a column with labels are in a page of format 3, by how many there are.
 
-    >>> of_six = Column("regret", "f4", (5, 6))
-    >>> differs_in_seasons(of_six, (5, 5)), differs_in_seasons(of_six, (4, 6))
-    (True, False)
+    >>> format_3_labels(Column("spread", "f4", (5, 5), labels=("naive", "profile", "linear")), 5)
+    ('naive', 'seasonal', 'level', 'seasonal_2', 'linear')
     """
-    least = _BEFORE + _BEHIND.get(column.name, np.inf)
-    return (
-        len(shape) == 2 == len(column.shape) and shape[0] == column.shape[0] and least <= min(shape[1], column.shape[1])
-    )
+    if not column.labels:
+        return ()
+    last = ("linear", "recurrent") if column.name in _RECORDS else ("linear",)
+    further = width - len(_FORMAT_3) - len(last)
+    return (*_FORMAT_3, *(f"seasonal_{place + 2}" for place in range(further)), *last)
 
 
-def with_seasons(rows: Mapping[str, npt.NDArray[Any]], columns: Iterable[Column]) -> dict[str, npt.NDArray[Any]]:
-    """Rows written under another number of seasons as rows of ``columns``.
-
-    What the experts that both know had learnt is kept; a further season that came since begins without a record, and
-    has said nothing of what is pending.
-    """
+def placed_by_label(
+    rows: Mapping[str, npt.NDArray[Any]], written: Iterable[Column], columns: Iterable[Column]
+) -> dict[str, npt.NDArray[Any]]:
+    """Rows as ``written`` columns have them as rows of ``columns``: what both have a label for is kept; whoever came
+    since begins as a new stream has it, and of whoever is gone nothing is left."""
     ours = {column.name: column for column in columns}
     found = dict(rows)
-    for name, behind in _BEHIND.items():
-        if name not in rows or rows[name].shape[1:] == ours[name].shape:
+    for column in written:
+        labels = ours[column.name].labels if column.name in ours else column.labels
+        if labels == column.labels:
             continue
-        places = min(rows[name].shape[-1], ours[name].shape[-1]) - behind
-        found[name] = np.full(
-            (len(rows[name]), *ours[name].shape), np.nan if name == "pending_points" else 0.0, rows[name].dtype
-        )
-        for kept in (slice(places), slice(-behind, None)):
-            found[name][..., kept] = rows[name][..., kept]
+        theirs, mine = rows[column.name], ours[column.name]
+        placed = np.full((len(theirs), *mine.shape), mine.fill, theirs.dtype)
+        for place, label in enumerate(labels):
+            if label in column.labels:
+                placed[..., place] = theirs[..., column.labels.index(label)]
+        found[column.name] = placed
     return found

@@ -35,11 +35,11 @@ class PointSpread:
 
     Args:
         anchors: number of anchor leads, ``A``.
-        points: number of point experts, ``P``.
+        points: names of the point experts, ``P``.
     """
 
-    def __init__(self, *, anchors: int, points: int) -> None:
-        self.columns = (Column("spread", "f4", (anchors, points)),)
+    def __init__(self, *, anchors: int, points: tuple[str, ...]) -> None:
+        self.columns = (Column("spread", "f4", (anchors, len(points)), labels=points),)
 
     def begins(self, c: Columns, slots: IntArray, available: BoolArray) -> bool:
         """Whether any expert ``available``, ``[B, P]``, has no spread yet: else nobody asks for its first one."""

@@ -2,9 +2,10 @@
 
 ``state_format_1.json`` is a partition of 33 streams after 350 records, written by a program of format 1: its state, the
 CRC-32 of every column's rows in the order of pages and slots, some of each stream's numbers, and all 497 records.
-``state_format_2.json`` is a page and a meta record of format 2, ``state_format_2_partition.json`` the same partition as
-that of format 1 as a program of format 2 took it over. ``state_format_3.json`` is a page and a meta record of format 3;
-it is made anew by ``python tests/golden/test_state.py``, after a change of the format alone.
+``state_format_2.json`` and ``state_format_3.json`` are each a page and a meta record of their format; the two
+``…_partition.json`` are the same partition as that of format 1, as programs of these formats took it over.
+``state_format_4.json`` is a page of format 4, whose meta record is that of 3; it is made anew by
+``PYTHONPATH=tests python tests/golden/test_state.py``, after a change of the format alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from factories import make_pipeline, make_recurrent, make_task
 from msgspec.structs import replace
 
@@ -130,18 +132,21 @@ def test_taken_over_into_the_present_format_it_answers_the_same() -> None:
     rewritten._keeper.changed(slots, golden.committed, 0.0)
     state = rewritten.export_state(0.0)
 
-    assert {decode_page(r.value, rewritten.table).format for r in state if r.value and r.key != META_KEY} == {3}
+    assert {decode_page(r.value, rewritten.table).format for r in state if r.value and r.key != META_KEY} == {4}
     assert golden.go_on(golden.restored(state)) == golden.go_on(golden.restored(golden.state))
 
 
-def test_a_partition_of_format_2_answers_as_the_one_of_format_1_that_it_was() -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_partition_of_a_later_format_answers_as_the_one_of_format_1_that_it_was(version: int) -> None:
     """For streams without a reading in the last stretch, which another program stepped: pages of format 1 are older."""
     golden = Partition()
     stepped_since = {raw.key for raw in golden.records[300:350]}
-    kept = json.loads((HERE / "state_format_2_partition.json").read_text())["state"]
+    kept = json.loads((HERE / f"state_format_{version}_partition.json").read_text())["state"]
     state = [StateRecord(key, base64.b64decode(value)) for key, value in kept.items()]
 
-    assert {decode_page(r.value, golden.task().table).format for r in state if r.value and r.key != META_KEY} == {2}
+    assert {decode_page(r.value, golden.task().table).format for r in state if r.value and r.key != META_KEY} == {
+        version
+    }
     answers = [
         [answer for answer in golden.go_on(golden.restored(held)) if answer.key not in stepped_since]
         for held in (state, golden.state)
@@ -171,9 +176,10 @@ def test_meta_of_format_1_says_nothing_of_terms_and_pages_and_all_else() -> None
     )
 
 
-def small_table() -> StreamTable:
+def small_table(*further: Column) -> StreamTable:
     """Two streams in page 1, with numbers that show each byte."""
-    table = StreamTable((Column("clock", "f8", fill=-np.inf), Column("ring", "f2", (3,), np.nan)), max_streams=100)
+    columns = (Column("clock", "f8", fill=-np.inf), Column("ring", "f2", (3,), np.nan), *further)
+    table = StreamTable(columns, max_streams=100)
     for number in range(36):
         table.slot(f"site/{number}")
     table.release(f"site/{number}" for number in range(31, 36) if number != 33)
@@ -218,13 +224,7 @@ FORMAT_3_META = replace(
 )
 
 
-def format_3_page() -> bytes:
-    content = encode_page(small_table(), 1, 1812, model="gru-20260101T000000-ab12cd")
-    assert content is not None
-    return content
-
-
-def test_format_3_is_written_and_read_as_ever() -> None:
+def test_format_3_is_read_as_ever() -> None:
     golden = read("state_format_3.json")
 
     page = decode_page(golden["page"], small_table())
@@ -232,12 +232,32 @@ def test_format_3_is_written_and_read_as_ever() -> None:
     assert (page.number, page.offset, page.format, page.model) == (1, 1812, 3, "gru-20260101T000000-ab12cd")
     assert [name for name in page.names if name is not None] == ["site/33"]
     np.testing.assert_array_equal(page.rows["ring"], [[1.5, -0.25, 34]])
-    assert format_3_page() == golden["page"]
     assert decode_meta(golden["meta"]) == FORMAT_3_META
     assert encode_meta(FORMAT_3_META) == golden["meta"]
 
 
+def format_4_page() -> bytes:
+    """As above, and what belongs to two experts."""
+    table = small_table(Column("spread", "f4", (2, 2), labels=("naive", "profile")))
+    table.arrays["spread"][33:35] = [[0.5, 0.25], [0.75, 1.0]]
+    content = encode_page(table, 1, 1812, model="gru-20260101T000000-ab12cd")
+    assert content is not None
+    return content
+
+
+def test_format_4_is_written_and_read_as_ever() -> None:
+    golden = read("state_format_4.json")
+
+    page = decode_page(
+        golden["page"], small_table(Column("spread", "f4", (2, 3), labels=("profile", "level", "naive")))
+    )
+
+    assert (page.number, page.offset, page.format, page.model) == (1, 1812, 4, "gru-20260101T000000-ab12cd")
+    np.testing.assert_array_equal(page.rows["ring"], [[1.5, -0.25, 34]])
+    np.testing.assert_array_equal(page.rows["spread"], [[[0.25, 0.0, 0.5], [1.0, 0.0, 0.75]]])
+    assert format_4_page() == golden["page"]
+
+
 if __name__ == "__main__":
-    written = {"page": format_3_page(), "meta": encode_meta(FORMAT_3_META)}
-    texts = {key: base64.b64encode(content).decode() for key, content in written.items()}
-    (HERE / "state_format_3.json").write_text(json.dumps(texts) + "\n")
+    text = base64.b64encode(format_4_page()).decode()
+    (HERE / "state_format_4.json").write_text(json.dumps({"page": text}) + "\n")

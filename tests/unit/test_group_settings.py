@@ -67,7 +67,7 @@ def test_a_group_with_a_season_of_its_own_has_no_further_one_in_columns_that_are
     assert (declared_season(rooms), further_seasons(rooms)) == (12, (0,))
     assert further_seasons(rest) == further_seasons(settings) != (0,)
     assert build_group_pipelines(settings)["rooms"].columns == build_pipeline(settings).columns
-    assert build_pipeline(settings).experts[3] == "seasonal_2"
+    assert "seasonal_2" in build_pipeline(settings).experts
 
 
 def test_a_further_season_has_to_fit_the_ring_by_the_step_of_each_group() -> None:

@@ -67,7 +67,7 @@ def test_a_stream_is_shown_as_the_task_that_wrote_it_would_show_it(lived: Lived)
         "page": 0,
         "slot": 1,
         "offset": 40,
-        "format": 3,
+        "format": 4,
         "model_number": None,
         "partition_offset": 40,
         "replay_from": 40,

@@ -12,7 +12,9 @@ EVERYBODY = np.ones((1, 3), bool)
 
 def make_mixture():
     """Two experts that answer with points, and one with quantiles."""
-    mixture = MLPoly(leads=LEADS, points=2, quantile_levels=LEVELS, shape=SHAPE, horizon=4)
+    mixture = MLPoly(
+        leads=LEADS, experts=("naive", "level", "recurrent"), quantile_levels=LEVELS, shape=SHAPE, horizon=4
+    )
     return mixture, allocate(mixture.columns, 3)
 
 

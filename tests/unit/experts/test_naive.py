@@ -1,24 +1,8 @@
 import numpy as np
 import pytest
+from factories import make_origins
 
-from forecaster.experts.base import Origins
 from forecaster.experts.naive import DampedLevel, Persistence, SeasonalNaive
-
-
-def make_origins(**overrides):
-    return Origins(
-        **{
-            "slots": np.array([1, 2]),
-            "features": np.zeros((2, 3), np.float32),
-            "value": np.array([5.0, 6.0]),
-            "scale": np.array([2.0, 4.0]),
-            "change": np.array([1.0, 0.0]),
-            "level": np.array([9.0, 6.0]),
-            "ahead": np.array([[0.5, -1.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]], np.float32),
-            "seasonal": np.array([True, False]),
-            **overrides,
-        }
-    )
 
 
 def test_persistence_stays_at_the_last_value_and_expects_errors_that_grow_with_the_root_of_the_lead():

@@ -46,12 +46,13 @@ def test_a_page_is_laid_out_as_drawn() -> None:
     page = encoded(table, offset=77, model="gru-20260101T000000-ab12cd")
 
     magic, version, slots, number, offset, schema, text, rows, _ = struct.unpack_from("<4sHHIq16sIII", page)
-    assert (magic, version, slots, number, offset) == (b"FCSP", 3, PAGE_SLOTS, 0, 77)
+    assert (magic, version, slots, number, offset) == (b"FCSP", 4, PAGE_SLOTS, 0, 77)
     assert schema.decode() == table.schema
     assert json.loads(page[48 : 48 + text]) == {
         "names": [None, "a", "b", *[None] * (PAGE_SLOTS - 3)],
         "model": "gru-20260101T000000-ab12cd",
         "columns": [["clock", "<f8", []], ["ring", "<f4", [3]], ["model", "<i4", []]],
+        "labels": {},
     }
     assert rows == 2 * table.row_bytes == len(page) - 48 - text
     assert page[48 + text :] == struct.pack("<2d6f2i", 100, 200, 101, 101, 101, 201, 201, 201, 102, 202)
@@ -70,7 +71,7 @@ def test_rows_come_back_as_they_were_and_free_slots_are_not_in_the_page() -> Non
     for column in COLUMNS:
         np.testing.assert_array_equal(restored.arrays[column.name][slots], table.arrays[column.name][slots])
         assert len(page.rows[column.name]) == 3
-    assert (page.offset, page.model, page.format) == (12, "gru-1", 3)
+    assert (page.offset, page.model, page.format) == (12, "gru-1", 4)
 
 
 def test_a_page_of_no_streams_is_none() -> None:
@@ -161,16 +162,16 @@ def test_a_page_of_format_1_under_other_settings_is_refused() -> None:
         decode_page(format_1_page(make_table("a"), 0, 31), other)
 
 
-@pytest.mark.parametrize("version", [0, 4, 65_535])
+@pytest.mark.parametrize("version", [0, 5, 65_535])
 def test_a_format_of_another_time_is_refused(version: int) -> None:
     page = encoded(make_table("a"))
     page = resealed(page[:4] + struct.pack("<H", version) + page[6:])
 
-    with pytest.raises(PageCorrupt, match=f"has format {version}; this program reads 1 to 3"):
+    with pytest.raises(PageCorrupt, match=f"has format {version}; this program reads 1 to 4"):
         decode_page(page, make_table())
 
 
-@pytest.mark.parametrize("make", [encoded, lambda table: format_1_page(table, 0, 12)], ids=["3", "1"])
+@pytest.mark.parametrize("make", [encoded, lambda table: format_1_page(table, 0, 12)], ids=["4", "1"])
 def test_no_flipped_bit_and_no_cut_goes_unnoticed(make: Callable[[StreamTable], bytes]) -> None:
     """Every bit of every byte, every length: refused by name, never another error, never another state."""
     table = make_table("a", "β")

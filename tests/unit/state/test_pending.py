@@ -13,7 +13,7 @@ def test_anchor_leads_are_powers_of_two_and_the_horizon(horizon, leads):
 
 
 def make_pending(leads, *, points=1, answers=1, levels=1):
-    pending = PendingForecasts(leads=leads, points=points, answers=answers, levels=levels)
+    pending = PendingForecasts(leads=leads, points=tuple("abcd"[:points]), answers=answers, levels=levels)
     return pending, allocate((*pending.columns, Column("anchor", "f8"), Column("tick", "i8")), 4)
 
 

@@ -7,8 +7,8 @@ from forecaster.uncertainty.spread import PointSpread, normal_quantiles
 LEVELS = (0.1, 0.5, 0.9)
 
 
-def make_spread(points=2):
-    spread = PointSpread(anchors=3, points=points)
+def make_spread():
+    spread = PointSpread(anchors=3, points=("naive", "level"))
     return spread, allocate(spread.columns, 3)
 
 
