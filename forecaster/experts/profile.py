@@ -29,7 +29,7 @@ class SeasonalProfile:
 
     def __init__(self, encoder: SeriesEncoder) -> None:
         self._encoder = encoder
-        self._kept = _KEPT ** np.arange(1, encoder.horizon + 1)  # [H]
+        self._kept: FloatArray = np.power(_KEPT, np.arange(1, encoder.horizon + 1))  # [H]
 
     def forecast(self, c: Columns, at: Origins) -> tuple[Float32Array, BoolArray]:
         points, known = np.zeros_like(at.ahead), np.zeros(len(at.slots), np.bool_)
