@@ -51,7 +51,7 @@ class SideBySide:
         self._pipeline = pipeline
         self._table = table
         self._beside = beside
-        self._arrays = {name: array[copied].copy() for name, array in table.arrays.items()}
+        self._arrays = table.arrays.taken(copied)
         self._begun = self._arrays["tick"].copy()
         self._rows = {int(slot): row for row, slot in enumerate(slots, start=1)}
         self._streams = len(slots)

@@ -335,6 +335,7 @@ class PartitionTask:
         """Answer one of the `waves`."""
         started = clock.monotonic()
         network, side = self.networks.get(wave.group), self._sides.get(wave.group)
+        self.table.arrays.bring(wave.slots)
         step = self.pipeline(wave.group).step(self.table.arrays, wave, network, keep_losses=side is not None)
         stepped = clock.monotonic()
         if side is not None:

@@ -12,7 +12,6 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from forecaster.clock import Clock
 from forecaster.engine.pipeline import Answers, Pipeline, StepResult
@@ -20,7 +19,7 @@ from forecaster.engine.report import LeadScores, StepReport
 from forecaster.engine.task import PartitionTask, TaskResult
 from forecaster.engine.wave import Wave
 from forecaster.experts.recurrent import RecurrentExpert
-from forecaster.series.columns import Columns, IntArray
+from forecaster.series.columns import IntArray, Rows
 from forecaster.state.streams import SCRATCH
 
 MOST_ROWS = 1_024
@@ -93,7 +92,7 @@ def _step(parts: Sequence[_Part], clock: Clock) -> None:
 
 
 def step_as_one(
-    pipeline: Pipeline, recurrent: RecurrentExpert | None, parts: Sequence[tuple[Columns, Wave]]
+    pipeline: Pipeline, recurrent: RecurrentExpert | None, parts: Sequence[tuple[Rows, Wave]]
 ) -> tuple[int, list[StepResult]]:
     """Answer waves of several tables with the same columns.
 
@@ -107,8 +106,7 @@ def step_as_one(
     step = pipeline.step(joined, _as_one([wave for _, wave in parts]), recurrent)
     at = 1
     for columns, wave in parts:
-        for name, column in columns.items():
-            column[wave.slots] = joined[name][at : at + len(wave)]
+        columns.put(wave.slots, joined, at)
         at += len(wave)
 
     cuts = np.searchsorted(step.answers.tags, [*begins, rows]).tolist()  # refused readings have left the rows between
@@ -124,19 +122,14 @@ def step_as_one(
     return rows, found
 
 
-def _gather(parts: Sequence[tuple[Columns, Wave]], rows: int) -> dict[str, npt.NDArray[Any]]:
+def _gather(parts: Sequence[tuple[Rows, Wave]], rows: int) -> Rows:
     """The rows of all waves under each other, below a scratch row."""
-    made = {}
-    for name, like in parts[0][0].items():
-        column = np.empty((1 + rows, *like.shape[1:]), like.dtype)
-        column[SCRATCH] = like[SCRATCH]
-        at = 1
-        for columns, wave in parts:
-            # "clip" writes to the place itself; "raise" would by way of a copy. Slots come from the table.
-            columns[name].take(wave.slots, axis=0, out=column[at : at + len(wave)], mode="clip")
-            at += len(wave)
-        made[name] = column
-    return made
+    joined = parts[0][0].taken(np.full(1 + rows, SCRATCH))
+    at = 1
+    for columns, wave in parts:
+        joined.fill(at, columns, wave.slots)
+        at += len(wave)
+    return joined
 
 
 def _as_one(waves: Sequence[Wave]) -> Wave:

@@ -15,7 +15,7 @@ from forecaster.experts.base import Origins
 from forecaster.experts.linear import LinearExpert
 from forecaster.models.heads import LOOK_AHEAD_CLIP
 from forecaster.models.network import RecurrentForecaster
-from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, allocate
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, Rows
 from forecaster.series.encoder import SeriesEncoder
 from forecaster.state.streams import SCRATCH
 
@@ -104,7 +104,7 @@ class RecurrentExpert:
             relearn_scale: also take scale and level from the replay: after the season changed they mean another thing.
         """
         encoder, rows = self._encoder, np.arange(1, len(slots) + 1)
-        scratch = allocate((*encoder.columns, *self.columns(self.network.hidden_shape)), len(slots) + 1)
+        scratch = Rows((*encoder.columns, *self.columns(self.network.hidden_shape)), len(slots) + 1)
         for name in ("season", "scale", "scale_long", "change", "seen"):
             scratch[name][rows] = c[name][slots]
         ticks, length = c["tick"][slots], encoder.ring_steps

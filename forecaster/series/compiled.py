@@ -106,7 +106,8 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """This function in machine code, made at its first call and kept on disk for the next process.
 
     Arithmetic is that of numpy: a division by zero is infinite, nothing is reordered or fused. Array arguments are
-    C-contiguous and of the same types at every call: for others it would be compiled once more.
+    of the same types and layout at every call, columns of `Rows`, others C-contiguous: for another it would be compiled
+    once more.
     """
     made: Any = numba.njit(error_model="numpy")(function)
     if not numba.config.DISABLE_JIT:

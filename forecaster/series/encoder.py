@@ -92,15 +92,15 @@ class SeriesEncoder:
             Column("change", "f8"),  # mean |x − x₋₁|
             Column("since_observed", "f4"),  # steps since the last value
             Column("season", "i4"),  # m in steps; 0 none
-            Column("ring", "f4", (ring_steps,)),  # x − anchor, missing steps hold the value before
-            Column("ring_elapsed", "f2", (ring_steps,)),  # steps since the tick before; negative: missing
+            Column("ring", "f4", (ring_steps,), apart=True),  # x − anchor, missing steps hold the value before
+            Column("ring_elapsed", "f2", (ring_steps,), apart=True),  # steps since the tick before; negative: missing
         )
         if covariates:
             self.columns += (
                 Column("covariate_mean", "f4", (covariates,)),
                 Column("covariate_spread", "f4", (covariates,)),
                 Column("covariate_seen", "i4", (covariates,)),
-                Column("ring_covariates", "f2", (ring_steps, covariates)),  # as the network sees them
+                Column("ring_covariates", "f2", (ring_steps, covariates), apart=True),  # as the network sees them
             )
         if known_ahead:  # no ring of them: they enter at the head, which sees the present reading's alone
             self.columns += (

@@ -61,8 +61,8 @@ class PendingForecasts:
         self.columns = (
             Column("pending_made", "i4", (cells,), _NEVER),  # tick
             # own units, relative to the stream's anchor
-            Column("pending_points", "f4", (cells, len(points)), np.nan, points),
-            Column("pending_quantiles", "f4", (cells, answers, levels)),
+            Column("pending_points", "f4", (cells, len(points)), np.nan, points, apart=True),
+            Column("pending_quantiles", "f4", (cells, answers, levels), apart=True),
         )
 
     def add(self, c: Columns, slots: IntArray, tick: IntArray, points: FloatArray, quantiles: FloatArray) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from forecaster.errors import UnknownSlot
-from forecaster.series.columns import Column, IntArray, allocate, clear, row_bytes
+from forecaster.series.columns import Column, IntArray, Rows, clear, row_bytes
 from forecaster.series.identity import stream_identity
 
 SCRATCH = 0
@@ -49,7 +47,7 @@ class StreamTable:
         self.max_streams = max_streams
         self.row_bytes = row_bytes(self.columns)
         self.schema = schema_of(self.columns)
-        self.arrays: dict[str, npt.NDArray[Any]] = allocate((*self.columns, _IDENTITIES), rows)
+        self.arrays = Rows((*self.columns, _IDENTITIES), rows)
         self._capacity = rows
         self._slots: dict[str, int] = {}
         self._ids: list[str | None] = [None]  # by slot; the scratch slot has none
@@ -68,7 +66,7 @@ class StreamTable:
     @property
     def nbytes(self) -> int:
         """Bytes held, arrays and names."""
-        return sum(array.nbytes for array in self.arrays.values()) + _ID_BYTES * len(self._slots)
+        return self.arrays.nbytes + _ID_BYTES * len(self._slots)
 
     def find(self, stream_id: str) -> int | None:
         """Slot of a stream, ``None`` when it has none."""
@@ -156,8 +154,6 @@ class StreamTable:
 
     def _grow(self, rows: int) -> None:
         rows = max(rows, self._capacity + 1)
-        fresh = allocate((*self.columns, _IDENTITIES), rows - self._capacity)
-        for name, array in self.arrays.items():
-            self.arrays[name] = np.concatenate([array, fresh[name]])
+        self.arrays = self.arrays.grown(rows)
         self._is_owned = np.pad(self._is_owned, (0, rows - self._capacity))
         self._capacity = rows

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from forecaster.series.columns import BoolArray, Float32Array, FloatArray, IntArray, allocate
+from forecaster.series.columns import BoolArray, Float32Array, FloatArray, IntArray, Rows
 from forecaster.series.encoder import SeriesEncoder
 from forecaster.training.history import Ticks
 
@@ -76,7 +76,7 @@ def encode(encoder: SeriesEncoder, ticks: Sequence[Ticks], season_steps: IntArra
     origin, scale, seen = np.empty(total), np.empty(total), np.empty(total, np.int64)
 
     order = np.argsort(-lengths, kind="stable")
-    columns = allocate(encoder.columns, len(ticks))
+    columns = Rows(encoder.columns, len(ticks))
     columns["season"][:] = season_steps[order]
     ordered_starts, ordered_lengths = starts[:-1][order], lengths[order]
     for tick in range(int(lengths.max(initial=0))):

@@ -13,7 +13,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from forecaster.errors import TrainingFailed
-from forecaster.series.columns import BoolArray, FloatArray, IntArray, allocate
+from forecaster.series.columns import BoolArray, FloatArray, IntArray, Rows
 from forecaster.state.event_clock import EventClock
 
 
@@ -258,7 +258,7 @@ def lay_out_ticks(series: Sequence[Series], *, max_gap_steps: int, step_seconds:
     values = np.concatenate([series[k].values for k in order])
     steps, elapsed, step = np.ones(len(times), np.int64), np.ones(len(times)), np.zeros(len(times))
     clock = EventClock(step_seconds=step_seconds)
-    columns = allocate(clock.columns, len(series))
+    columns = Rows(clock.columns, len(series))
     for reading in range(int(lengths[0])):
         slots = np.arange(int(np.searchsorted(-lengths, -reading)))  # the streams that have this many readings
         rows = starts[slots] + reading

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forecaster.anomaly.episodes import EpisodeRules, Episodes
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 
 SLOT = np.array([0])
 
@@ -24,7 +24,7 @@ class Told(NamedTuple):
 def tell(scores: Sequence[float], *, missing: Sequence[int] = (), news: Sequence[int] = (), **rules: float) -> Told:
     """At which readings an anomaly is raised and cleared."""
     episodes = Episodes(EpisodeRules(**rules))
-    c = allocate(Episodes.columns, 1)
+    c = Rows(Episodes.columns, 1)
     told = Told([], [], [], [])
     for at, score in enumerate(scores):
         turn = episodes.update(

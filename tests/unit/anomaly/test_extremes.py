@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forecaster.anomaly.extremes import THRESHOLD, WARM_READINGS, Extremes
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 
 SLOT, PRESENT = np.array([0]), np.array([True])
 
@@ -14,7 +14,7 @@ SLOT, PRESENT = np.array([0]), np.array([True])
 class Range:
     def __init__(self) -> None:
         self.extremes = Extremes()
-        self.c = allocate(Extremes.columns, 1)
+        self.c = Rows(Extremes.columns, 1)
 
     def feed(self, values: np.ndarray, scale: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
         found = [self.extremes.update(self.c, SLOT, np.array([v]), np.array([scale]), PRESENT) for v in values]

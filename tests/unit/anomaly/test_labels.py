@@ -6,7 +6,7 @@ from factories import LEVELS, START
 
 from forecaster.anomaly.detector import AnomalyDetector, AnomalyRules, Expectation
 from forecaster.anomaly.labels import LEAST_TOLERANCE, MOST_TOLERANCE, STEP
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 
 
 class Watched:
@@ -14,7 +14,7 @@ class Watched:
 
     def __init__(self, streams=1, seed=0):
         self.detector = AnomalyDetector(AnomalyRules(), quantile_levels=LEVELS)
-        self.c = allocate(self.detector.columns, streams + 1)
+        self.c = Rows(self.detector.columns, streams + 1)
         self.slots = np.arange(1, streams + 1)
         self.rng = np.random.default_rng(seed)
         self.readings = 0
@@ -131,7 +131,7 @@ def test_scores_are_multiples_of_the_streams_own_thresholds():
 
 def test_labels_concern_their_stream_alone():
     detector = AnomalyDetector(AnomalyRules(), quantile_levels=LEVELS)
-    c = allocate(detector.columns, 4)
+    c = Rows(detector.columns, 4)
 
     detector.label(c, 2, START, is_true=False)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forecaster.anomaly.peaks import PEAK_READINGS, WARM_READINGS, SurprisePeaks, _peak_threshold
-from forecaster.series.columns import Columns, allocate
+from forecaster.series.columns import Columns, Rows
 
 SLOT = np.array([0])
 
@@ -23,14 +23,14 @@ def peaks() -> SurprisePeaks:
 
 
 def test_a_young_stream_is_never_likely_to_be_anomalous(peaks):
-    c = allocate(peaks.columns, 1)
+    c = Rows(peaks.columns, 1)
 
     assert (feed(peaks, c, np.full(WARM_READINGS, 1e6)) == 0).all()
 
 
 def test_one_wild_reading_stands_out_at_the_next_lead_and_only_a_lasting_change_at_the_longest(peaks):
     rng = np.random.default_rng(1)
-    c = allocate(peaks.columns, 1)
+    c = Rows(peaks.columns, 1)
     feed(peaks, c, rng.exponential(1.0, 500))
 
     spike = feed(peaks, c, np.array([1e5]))[0]
@@ -43,7 +43,7 @@ def test_one_wild_reading_stands_out_at_the_next_lead_and_only_a_lasting_change_
 
 
 def test_exponential_surprise_as_of_calibrated_forecasts_almost_never_reaches_the_threshold(peaks):
-    c = allocate(peaks.columns, 1)
+    c = Rows(peaks.columns, 1)
 
     found = feed(peaks, c, np.random.default_rng(2).exponential(1.0, 6_000))
 
@@ -55,7 +55,7 @@ def test_a_stream_of_bursts_gets_a_threshold_of_its_own_above_the_fixed_one(peak
     """One reading in forty is wild, as the load of a machine that runs a job now and then."""
     rng = np.random.default_rng(3)
     surprises = np.where(rng.random(4_000) < 0.025, 10.0 ** rng.uniform(2, 6, 4_000), rng.exponential(0.3, 4_000))
-    c = allocate(peaks.columns, 1)
+    c = Rows(peaks.columns, 1)
 
     found = feed(peaks, c, surprises)[:, 0]
 
@@ -70,7 +70,7 @@ def test_the_threshold_of_peaks_is_exceeded_with_the_risk_asked_for():
 
 
 def test_what_is_not_counted_changes_nothing(peaks):
-    c = allocate(peaks.columns, 1)
+    c = Rows(peaks.columns, 1)
     feed(peaks, c, np.random.default_rng(4).exponential(1.0, 300))
     before = {name: array.copy() for name, array in c.items()}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from forecaster.anomaly.silence import Silence
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 
 SLOT = np.array([0])
 
@@ -16,7 +16,7 @@ SLOT = np.array([0])
 def stuck(runs: Sequence[int], *, flat_readings: int = 5) -> list[bool]:
     """What is said at each reading of a stream that repeats values, this many times each."""
     silence = Silence(flat_readings=flat_readings, gap_steps=0)
-    c = allocate(Silence.columns, 1)
+    c = Rows(Silence.columns, 1)
     found, readings = [], 0
     for length in runs:
         for run in range(1, length + 1):
@@ -36,7 +36,7 @@ def stuck(runs: Sequence[int], *, flat_readings: int = 5) -> list[bool]:
 def silent(missed: Sequence[int], *, gap_steps: int = 5) -> list[bool]:
     """What is said at each reading of an old stream, before which so many steps were missing."""
     silence = Silence(flat_readings=0, gap_steps=gap_steps)
-    c = allocate(Silence.columns, 1)
+    c = Rows(Silence.columns, 1)
     return [
         bool(
             silence.update(

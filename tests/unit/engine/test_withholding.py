@@ -12,7 +12,7 @@ from factories import START, forecasts_of, make_pipeline, make_raw, make_task, p
 from forecaster.codecs.forecast_json import Forecast, decode_forecast
 from forecaster.engine.withholding import PublishingRules, Withholding
 from forecaster.records import RawRecord
-from forecaster.series.columns import Column, allocate
+from forecaster.series.columns import Column, Rows
 
 NTH = {"when": "every_nth", "nth": 3}
 INTERVAL = {"when": "interval", "interval_seconds": 10.0}
@@ -34,7 +34,7 @@ def decide(policy: Withholding, c: dict[str, np.ndarray], time: float, median: l
 
 def make_policy(horizon: int = 4, **rules: Any) -> tuple[Withholding, dict[str, np.ndarray]]:
     policy = Withholding(PublishingRules(horizon=horizon, **rules), median=1)
-    return policy, allocate([*policy.columns, Column("readings", "i8"), Column("step", "f8")], 2)
+    return policy, Rows([*policy.columns, Column("readings", "i8"), Column("step", "f8")], 2)
 
 
 def test_every_third_reading_of_each_stream_is_published_and_says_how_many_were_not() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from forecaster.experts.mixture import LeadInterpolation, MLPoly
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 
 LEVELS = (0.1, 0.5, 0.9)
 LEADS = (1, 2, 4)
@@ -15,7 +15,7 @@ def make_mixture():
     mixture = MLPoly(
         leads=LEADS, experts=("naive", "level", "recurrent"), quantile_levels=LEVELS, shape=SHAPE, horizon=4
     )
-    return mixture, allocate(mixture.columns, 3)
+    return mixture, Rows(mixture.columns, 3)
 
 
 class ScalarMLPoly:

@@ -3,7 +3,7 @@ import pytest
 from factories import START, make_origins, make_pipeline, make_table, make_wave
 
 from forecaster.experts.profile import SeasonalProfile
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 from forecaster.series.encoder import SeriesEncoder
 
 HORIZON = 8
@@ -12,7 +12,7 @@ HORIZON = 8
 def fed(values, season, *, ring_steps=64):
     """One stream that had these values, and what the expert is asked with."""
     encoder = SeriesEncoder(ring_steps=ring_steps, horizon=HORIZON)
-    c, slot = allocate(encoder.columns, 2), np.array([1])
+    c, slot = Rows(encoder.columns, 2), np.array([1])
     c["season"][1] = season
     for row, value in enumerate(values):
         inputs = encoder.tick(c, slot, np.array([60.0 * row]), np.array([value]), np.ones(1))

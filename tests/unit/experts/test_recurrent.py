@@ -6,7 +6,7 @@ from factories import START, make_pipeline, make_recurrent, make_table
 from forecaster.experts.base import Origins
 from forecaster.experts.recurrent import RecurrentExpert
 from forecaster.models.cells import WAVE_TILE
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 from forecaster.series.encoder import SeriesEncoder
 from forecaster.state.streams import SCRATCH
 
@@ -42,7 +42,7 @@ def fresh_run(recurrent, pipeline, c, slot, last_tick):
     The stream starts where its oldest ring entry stood, with the scale it has now.
     """
     encoder: SeriesEncoder = pipeline.encoder
-    own = allocate((*encoder.columns, *recurrent.columns(pipeline.hidden_shape)), 1)
+    own = Rows((*encoder.columns, *recurrent.columns(pipeline.hidden_shape)), 1)
     for name in ("season", "scale", "scale_long", "change", "seen"):
         own[name][0] = c[name][slot]
     count = min(int(c["tick"][slot]), encoder.ring_steps)

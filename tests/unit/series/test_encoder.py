@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 from forecaster.series.encoder import CLIP, SeriesEncoder
 
 START = 1_767_225_600.0
@@ -132,7 +132,7 @@ def test_features_equal_a_scalar_loop_over_the_whole_history(season, shape, seed
     times, values, elapsed = messy_series(rng, 250, **shape)
     covariates = np.where(rng.random((250, 2)) < 0.2, np.nan, rng.normal(50, 9, (250, 2)))
     encoder = SeriesEncoder(ring_steps=40, horizon=7, covariates=2)
-    c = allocate(encoder.columns, 3)
+    c = Rows(encoder.columns, 3)
     c["season"][1] = season
     scalar = ScalarEncoder(season, covariates=2)
     if 7 * season > 40:
@@ -157,7 +157,7 @@ def test_features_equal_a_scalar_loop_over_the_whole_history(season, shape, seed
 @pytest.mark.parametrize(("season", "horizon"), [(3, 8), (8, 3), (5, 5), (1, 4), (40, 6)])
 def test_look_ahead_is_the_value_a_whole_number_of_seasons_before_each_lead(season, horizon):
     encoder = SeriesEncoder(ring_steps=40, horizon=horizon)
-    c = allocate(encoder.columns, 1)
+    c = Rows(encoder.columns, 1)
     c["season"][0] = season
     values = [float(tick % season) for tick in range(97)]
 
@@ -172,7 +172,7 @@ def test_look_ahead_is_the_value_a_whole_number_of_seasons_before_each_lead(seas
 
 def test_a_season_longer_than_the_ring_is_no_season():
     encoder = SeriesEncoder(ring_steps=10, horizon=2)
-    c = allocate(encoder.columns, 1)
+    c = Rows(encoder.columns, 1)
     c["season"][0] = 11
 
     for tick in range(30):
@@ -188,7 +188,7 @@ def test_a_season_longer_than_the_ring_is_no_season():
 @pytest.mark.parametrize("before", [0, 3, 20])
 def test_skipping_leaves_the_ring_and_the_clock_that_empty_ticks_leave(before, steps):
     encoder = SeriesEncoder(ring_steps=16, horizon=4, covariates=1)
-    ticked, skipped = allocate(encoder.columns, 1), allocate(encoder.columns, 1)
+    ticked, skipped = Rows(encoder.columns, 1), Rows(encoder.columns, 1)
     slot = np.array([0])
     for c in (ticked, skipped):
         c["season"][0] = 5
@@ -207,7 +207,7 @@ def test_skipping_leaves_the_ring_and_the_clock_that_empty_ticks_leave(before, s
 
 def test_recent_gives_the_last_ticks_oldest_first_with_missing_ones_as_nan():
     encoder = SeriesEncoder(ring_steps=4, horizon=1)
-    c = allocate(encoder.columns, 2)
+    c = Rows(encoder.columns, 2)
     for value, elapsed in [(5.0, 1.0), (6.0, 1.5), (np.nan, 1.0), (8.0, 0.5), (9.0, 0.0), (np.nan, 0.0)]:
         encoder.tick(c, np.array([1]), np.array([START]), np.array([value]), np.array([elapsed]))
 
@@ -224,7 +224,7 @@ def test_scaling_and_shifting_a_stream_leaves_its_inputs_alike(factor, shift):
     """From the first tick on. What differs is the rounding of the sum of value and shift, about 1e-10 of the scale."""
     times, values, elapsed = messy_series(np.random.default_rng(3), 300, missing=0.1)
     encoder = SeriesEncoder(ring_steps=64, horizon=4)
-    c = allocate(encoder.columns, 2)
+    c = Rows(encoder.columns, 2)
     c["season"][:] = 6
     sign = np.sign(factor)
 
@@ -243,7 +243,7 @@ def test_scaling_and_shifting_a_stream_leaves_its_inputs_alike(factor, shift):
 
 def test_a_constant_stream_has_a_scale_and_quiet_inputs():
     encoder = SeriesEncoder(ring_steps=8, horizon=2)
-    c = allocate(encoder.columns, 1)
+    c = Rows(encoder.columns, 1)
 
     for tick in range(200):
         inputs = encoder.tick(c, np.array([0]), np.array([START + tick]), np.array([-273.15]), np.ones(1))
@@ -255,7 +255,7 @@ def test_a_constant_stream_has_a_scale_and_quiet_inputs():
 @pytest.mark.parametrize("wild", [1e3, 2.0**31, 1e29])
 def test_one_wild_value_moves_the_scale_of_a_settled_stream_by_five_changes_at_most(wild):
     encoder = SeriesEncoder(ring_steps=8, horizon=2)
-    c = allocate(encoder.columns, 1)
+    c = Rows(encoder.columns, 1)
     for tick in range(400):
         encoder.tick(c, np.array([0]), np.array([START + tick]), np.array([float(tick % 2)]), np.ones(1))
     before = c["scale"][0]
@@ -269,7 +269,7 @@ def test_one_wild_value_moves_the_scale_of_a_settled_stream_by_five_changes_at_m
 @pytest.mark.parametrize(("constant", "then"), [(0.0, 50.0), (50.0, 0.0), (20.0, 20.5), (-1e6, 3e9)])
 def test_a_stream_that_was_constant_is_scaled_by_its_first_move(constant, then):
     encoder = SeriesEncoder(ring_steps=8, horizon=2)
-    c = allocate(encoder.columns, 1)
+    c = Rows(encoder.columns, 1)
 
     for tick, value in enumerate([constant] * 100 + [then]):
         inputs = encoder.tick(c, np.array([0]), np.array([START + tick]), np.array([value]), np.ones(1))
@@ -280,7 +280,7 @@ def test_a_stream_that_was_constant_is_scaled_by_its_first_move(constant, then):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
 def test_a_covariate_that_cannot_be_used_counts_as_absent(bad):
     encoder = SeriesEncoder(ring_steps=8, horizon=2, covariates=1)
-    c = allocate(encoder.columns, 2)
+    c = Rows(encoder.columns, 2)
     features = []
 
     for tick, (one, other) in enumerate([(3.0, 3.0), (5.0, 5.0), (bad, np.nan), (9.0, 9.0)]):
@@ -300,7 +300,7 @@ def test_a_covariate_that_cannot_be_used_counts_as_absent(bad):
 
 def test_a_constant_covariate_says_nothing():
     encoder = SeriesEncoder(ring_steps=8, horizon=2, covariates=1)
-    c = allocate(encoder.columns, 1)
+    c = Rows(encoder.columns, 1)
 
     for tick in range(20):
         inputs = encoder.tick(c, np.array([0]), np.array([START + tick]), np.zeros(1), np.ones(1), np.array([[0.1]]))
@@ -309,7 +309,7 @@ def test_a_constant_covariate_says_nothing():
 
 def test_a_stream_without_a_value_has_finite_inputs():
     encoder = SeriesEncoder(ring_steps=8, horizon=2)
-    c = allocate(encoder.columns, 1)
+    c = Rows(encoder.columns, 1)
 
     for tick in range(3):
         inputs = encoder.tick(c, np.array([0]), np.array([START + tick]), np.array([np.nan]), np.ones(1))
@@ -321,7 +321,7 @@ def test_a_stream_without_a_value_has_finite_inputs():
 
 def announced(ticks, encoder, *, slot=1):
     """Inputs of one stream among three, given what is known ahead tick after tick; ``None`` for nothing."""
-    c = allocate(encoder.columns, 3)
+    c = Rows(encoder.columns, 3)
     for tick, known in enumerate(ticks):
         inputs = encoder.tick(
             c,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 from forecaster.series.encoder import CLIP, SeriesEncoder
 from forecaster.series.lags import LagInputs
 
@@ -35,7 +35,7 @@ def by_hand(values, season, scale):
 def rows_of(histories, seasons, scale=2.0, future=None):
     """What `LagInputs` makes of streams that a ring remembers."""
     encoder = SeriesEncoder(ring_steps=RING, horizon=HORIZON)
-    c = allocate(encoder.columns, len(histories))
+    c = Rows(encoder.columns, len(histories))
     for slot, values in enumerate(histories):
         for tick, value in enumerate(values):
             encoder.tick(c, np.array([slot]), np.array([START + STEP * tick]), np.array([value]), np.ones(1))

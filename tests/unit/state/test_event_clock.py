@@ -3,7 +3,7 @@ import statistics
 import numpy as np
 import pytest
 
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 from forecaster.state.event_clock import Arrival, EventClock
 
 ONE = np.array([1])
@@ -11,7 +11,7 @@ ONE = np.array([1])
 
 def fed(clock, times, values=None):
     """Columns of a clock that stream 1 has shown these times; and the steps and elapsed of each."""
-    c = allocate(clock.columns, 3)
+    c = Rows(clock.columns, 3)
     passed = []
     for k, time in enumerate(times):
         value = 1.0 if values is None else values[k]

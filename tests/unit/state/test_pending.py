@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from forecaster.series.columns import Column, allocate
+from forecaster.series.columns import Column, Rows
 from forecaster.state.pending import PendingForecasts, anchor_leads
 
 
@@ -14,7 +14,7 @@ def test_anchor_leads_are_powers_of_two_and_the_horizon(horizon, leads):
 
 def make_pending(leads, *, points=1, answers=1, levels=1):
     pending = PendingForecasts(leads=leads, points=tuple("abcd"[:points]), answers=answers, levels=levels)
-    return pending, allocate((*pending.columns, Column("anchor", "f8"), Column("tick", "i8")), 4)
+    return pending, Rows((*pending.columns, Column("anchor", "f8"), Column("tick", "i8")), 4)
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 5, 12])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 from forecaster.state.recent_score import RecentScore
 
 
@@ -14,7 +14,7 @@ def update(score, c, settled, error, naive, covered, slot=1):
 
 def test_nothing_is_said_before_anything_was_settled():
     score = RecentScore()
-    c = allocate(score.columns, 2)
+    c = Rows(score.columns, 2)
     update(score, c, [0, 0], [9, 9], [9, 9], [1, 1])
 
     assert score.summary(c, 1) == (None, None)
@@ -24,7 +24,7 @@ def test_nothing_is_said_before_anything_was_settled():
 def test_the_first_hundred_readings_count_alike_and_older_ones_fade_after():
     rng = np.random.default_rng(0)
     score = RecentScore()
-    c = allocate(score.columns, 2)
+    c = Rows(score.columns, 2)
     error, naive, covered = 0.0, 0.0, 0.0
 
     for n in range(1, 301):
@@ -48,7 +48,7 @@ def test_the_first_hundred_readings_count_alike_and_older_ones_fade_after():
 
 def test_where_the_naive_forecast_is_perfect_there_is_no_ratio():
     score = RecentScore()
-    c = allocate(score.columns, 2)
+    c = Rows(score.columns, 2)
     update(score, c, [1, 1], [0, 0], [0, 0], [1, 1])
 
     assert score.summary(c, 1) == (None, 1.0)
@@ -56,7 +56,7 @@ def test_where_the_naive_forecast_is_perfect_there_is_no_ratio():
 
 def test_a_reading_that_settles_nothing_changes_nothing():
     score = RecentScore()
-    c = allocate(score.columns, 2)
+    c = Rows(score.columns, 2)
     update(score, c, [1, 0], [0.5, 0], [1, 0], [1, 0])
     before = {name: array.copy() for name, array in c.items()}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from factories import make_pipeline
 
-from forecaster.series.columns import Column, allocate
+from forecaster.series.columns import Column, Rows
 from forecaster.state.pages import decode_page, encode_page, restore_page
 from forecaster.state.streams import StreamTable
 from forecaster.state.upgrade import former_columns, upgraded
@@ -22,7 +22,7 @@ PRESENT = (
 
 def former_rows(rows=2):
     """Rows of a program of format 2, every number another one."""
-    arrays = allocate(former_columns(PRESENT), rows)
+    arrays = Rows(former_columns(PRESENT), rows)
     for k, array in enumerate(arrays.values()):
         array[:] = 1_000 * k + np.arange(array.size).reshape(array.shape)
     return arrays
@@ -76,7 +76,7 @@ def test_rows_fit_the_columns_they_are_for_and_what_is_new_is_absent():
 
 def test_a_table_without_forecasts_is_left_as_it_is():
     columns = (Column("clock", "f8"), Column("ring", "f2", (3,)))
-    rows = allocate(columns, 2)
+    rows = Rows(columns, 2)
 
     assert former_columns(columns) == list(columns)
     assert upgraded(rows, columns) == rows

@@ -5,7 +5,7 @@ from factories import make_pipeline, make_recurrent, make_table, make_wave
 
 from forecaster.engine.wave import Wave
 from forecaster.experts.recurrent import RecurrentExpert
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 from forecaster.series.encoder import SeriesEncoder
 from forecaster.training.dataset import TARGET_CLIP, WindowDataset, mix_up
 from forecaster.training.encoding import encode, hide, join
@@ -78,7 +78,7 @@ def test_look_ahead_is_that_of_the_encoder_at_the_same_tick():
     rng = np.random.default_rng(5)
     values = rng.normal(size=40)
     encoder = SeriesEncoder(ring_steps=48, horizon=HORIZON)
-    columns = allocate(encoder.columns, 1)
+    columns = Rows(encoder.columns, 1)
     columns["season"][:] = 6
 
     data = encoded([Series(60.0 * np.arange(40), values)], encoder, season=6)

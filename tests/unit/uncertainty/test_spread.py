@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 from forecaster.uncertainty.spread import PointSpread, normal_quantiles
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -9,7 +9,7 @@ LEVELS = (0.1, 0.5, 0.9)
 
 def make_spread():
     spread = PointSpread(anchors=3, points=("naive", "level"))
-    return spread, allocate(spread.columns, 3)
+    return spread, Rows(spread.columns, 3)
 
 
 def settle(spread, c, error, *, seen, slot=1, settled=True):

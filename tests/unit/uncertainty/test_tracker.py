@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from forecaster.series.columns import allocate
+from forecaster.series.columns import Rows
 from forecaster.uncertainty.tracker import LogQuantileTracker
 
 STEPS = 20_000
@@ -22,7 +22,7 @@ def noise(kind, rng):
 def test_coverage_is_nominal_within_two_points_over_20000_steps_from_widths_that_are_wrong(kind, wrong_by):
     """One stream, seed 5; intervals of 80 % and 50 % nominal coverage, both ± 0.02."""
     tracker = LogQuantileTracker(anchors=1, quantile_levels=(0.1, 0.25, 0.5, 0.75, 0.9))
-    c = allocate(tracker.columns, 1)
+    c = Rows(tracker.columns, 1)
     slot = np.array([0])
     raw = wrong_by * np.array([[[-1.2816, -0.6745, 0.0, 0.6745, 1.2816]]], np.float32)
     targets = noise(kind, np.random.default_rng(5)).astype(np.float32)
@@ -58,7 +58,7 @@ def test_widened_quantiles_never_cross_and_keep_their_median(seed):
 
 def test_factors_of_one_change_nothing():
     tracker = LogQuantileTracker(anchors=2, quantile_levels=(0.1, 0.5, 0.9))
-    c = allocate(tracker.columns, 1)
+    c = Rows(tracker.columns, 1)
     quantiles = np.array([[[-3.0, 1.0, 2.0], [0.0, 0.0, 4.0]]], np.float32)
 
     np.testing.assert_array_equal(tracker.widen(quantiles, tracker.factors(c, np.array([0]))), quantiles)
@@ -68,7 +68,7 @@ def test_factors_of_one_change_nothing():
 def test_a_hit_narrows_by_the_nominal_miss_rate_and_a_miss_widens_by_the_rest(target, moved):
     """At the first value the rate is 0.1; the bounds belong to the interval; the nominal miss rate is 0.2."""
     tracker = LogQuantileTracker(anchors=2, quantile_levels=(0.1, 0.5, 0.9))
-    c = allocate(tracker.columns, 2)
+    c = Rows(tracker.columns, 2)
     published = np.array([[[-1.0, 0.0, 1.0]] * 2], np.float32)
 
     tracker.update(
@@ -81,7 +81,7 @@ def test_a_hit_narrows_by_the_nominal_miss_rate_and_a_miss_widens_by_the_rest(ta
 
 def test_the_rate_falls_to_a_hundredth_with_the_values_of_the_stream():
     tracker = LogQuantileTracker(anchors=1, quantile_levels=(0.1, 0.5, 0.9))
-    c = allocate(tracker.columns, 3)
+    c = Rows(tracker.columns, 3)
     slots, published = np.arange(3), np.array([[[-1.0, 0.0, 1.0]]] * 3, np.float32)
 
     tracker.update(c, slots, np.ones((3, 1), bool), np.full(3, 9, np.float32), published, np.array([0, 40, 10_000]))
@@ -91,7 +91,7 @@ def test_the_rate_falls_to_a_hundredth_with_the_values_of_the_stream():
 
 def test_a_constant_stream_narrows_to_a_limit():
     tracker = LogQuantileTracker(anchors=1, quantile_levels=(0.1, 0.5, 0.9))
-    c = allocate(tracker.columns, 1)
+    c = Rows(tracker.columns, 1)
 
     for step in range(5_000):
         tracker.update(
@@ -104,7 +104,7 @@ def test_a_constant_stream_narrows_to_a_limit():
 
 def test_a_single_level_has_no_width_to_track():
     tracker = LogQuantileTracker(anchors=1, quantile_levels=(0.5,))
-    c = allocate(tracker.columns, 1)
+    c = Rows(tracker.columns, 1)
     quantiles = np.array([[[3.0]]], np.float32)
 
     tracker.update(c, np.array([0]), np.ones((1, 1), bool), np.ones(1, np.float32), quantiles, np.array([5]))
