@@ -31,6 +31,20 @@ def mse(target: Array, forecast: Array) -> float:
     return _mean((target - forecast) ** 2)
 
 
+def expected_value(quantiles: Array, levels: Array) -> Array:
+    """Mean of a forecast from its quantiles ``[..., Q]``: what minimises squared error, as the median absolute error.
+
+    The quantile function's integral by the trapezoid rule, flat beyond the outermost levels. Of 0.1, 0.5 and 0.9 that
+    is 0.3, 0.4 and 0.3: Swanson's rule. Source: Keefer & Bodily (1983), "Three-Point Approximations for Continuous
+    Random Variables".
+
+    >>> expected_value(np.array([1.0, 2.0, 6.0]), np.array([0.1, 0.5, 0.9])).round(6).item()
+    2.9
+    """
+    cuts = np.concatenate(([0.0], (levels[1:] + levels[:-1]) / 2, [1.0]))
+    return np.asarray(quantiles @ np.diff(cuts))
+
+
 def smape(target: Array, forecast: Array) -> float:
     """Symmetric mean absolute percentage error, 0 to 2; a pair of zeros counts as no error.
 

@@ -10,6 +10,7 @@ import numpy as np
 from forecaster.evaluation.scores import (
     Array,
     coverage,
+    expected_value,
     interval_score,
     mae,
     mean_quantile_loss,
@@ -37,6 +38,9 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     mae: float
     """Of the median."""
     mse: float
+    """Of the median too."""
+    mse_mean: float
+    """Mean squared error of the mean, as the quantiles tell it."""
     mase: float
     """MAE in units of the last value's error on the warm-up."""
     wql: float
@@ -92,6 +96,7 @@ def summarise(
         targets=int((~np.isnan(target)).sum()),
         mae=error,
         mse=mse(target, median),
+        mse_mean=mse(target, expected_value(quantiles, levels)),
         mase=float(error / unit),
         wql=weighted_quantile_loss(target, quantiles, levels),
         sql=float(2.0 * mean_quantile_loss(target, quantiles, levels) / unit),
@@ -126,6 +131,7 @@ def pool(streams: Sequence[Scores]) -> Scores:
         targets=int(weights.sum()),
         mae=mean("mae"),
         mse=mean("mse"),
+        mse_mean=mean("mse_mean"),
         mase=mean("mase"),
         wql=mean("wql"),
         sql=mean("sql"),

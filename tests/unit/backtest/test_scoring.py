@@ -43,7 +43,8 @@ def by_loops(stream: StreamForecasts, p: ScoringRules, only_lead: int | None = N
     """The same scores, one target at a time."""
     y = stream.values
     first = int(len(y) * p.warmup)
-    errors, squares, naive, seasonal, pinball, seasonal_pinball, inside, winkler, sizes = ([] for _ in range(9))
+    errors, squares, squares_of_mean, naive, seasonal = ([] for _ in range(5))
+    pinball, seasonal_pinball, inside, winkler, sizes = ([] for _ in range(5))
     for i in range(first, len(y) - 1):
         for h in range(1, p.horizon + 1):
             if i + h >= len(y) or math.isnan(y[i + h]) or only_lead not in (None, h):
@@ -54,6 +55,8 @@ def by_loops(stream: StreamForecasts, p: ScoringRules, only_lead: int | None = N
             known = [value for value in y[: before + 1] if not math.isnan(value)]
             errors.append(abs(target - q[2]))
             squares.append((target - q[2]) ** 2)
+            expected = np.trapezoid([q[0], *q, q[4]], [0.0, *p.quantile_levels, 1.0])
+            squares_of_mean.append((target - expected) ** 2)
             naive.append(abs(target - seen[-1]))
             seasonal.append(abs(target - known[-1]))
             pinball += [
@@ -71,6 +74,7 @@ def by_loops(stream: StreamForecasts, p: ScoringRules, only_lead: int | None = N
         "targets": len(errors),
         "mae": np.mean(errors),
         "mse": np.mean(squares),
+        "mse_mean": np.mean(squares_of_mean),
         "mase": np.mean(errors) / scale,
         "wql": 2 * np.sum(pinball) / 5 / np.sum(sizes),
         "sql": 2 * np.mean(pinball) / scale,

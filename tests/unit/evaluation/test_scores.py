@@ -3,6 +3,7 @@ import pytest
 
 from forecaster.evaluation.scores import (
     coverage,
+    expected_value,
     interval_score,
     mae,
     mase,
@@ -37,6 +38,21 @@ def test_pinball_is_least_at_the_true_quantile():
     losses = [mean_quantile_loss(sample, np.full((len(sample), 1), c), np.array([0.9])) for c in candidates]
 
     assert candidates[int(np.argmin(losses))] == pytest.approx(np.quantile(sample, 0.9), abs=0.05)
+
+
+@pytest.mark.parametrize(("levels", "error"), [((0.1, 0.5, 0.9), 0.05), (tuple(np.arange(1, 100) / 100), 0.03)])
+def test_the_mean_of_a_skewed_forecast_is_told_by_its_quantiles(levels, error):
+    """Of an exponential distribution, whose mean is 1 and whose median is 0.69."""
+    quantiles = -np.log(1 - np.array(levels))
+
+    assert expected_value(quantiles, np.array(levels)) == pytest.approx(1.0, abs=error)
+
+
+def test_the_mean_of_a_symmetric_forecast_is_its_median_and_of_one_level_that_level():
+    forecasts = np.array([[-3.0, 1.0, 5.0], [2.0, 2.0, 2.0]])
+
+    np.testing.assert_allclose(expected_value(forecasts, np.array([0.25, 0.5, 0.75])), [1.0, 2.0])
+    np.testing.assert_allclose(expected_value(forecasts[:, 1:2], np.array([0.5])), [1.0, 2.0])
 
 
 @pytest.mark.parametrize("score", [mae, mse, smape])
