@@ -7,6 +7,7 @@ stream is one row (a *slot*) in every column. Functions of the core take the col
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -61,24 +62,20 @@ class Rows(dict[str, npt.NDArray[Any]]):
     def __init__(self, columns: Iterable[Column], rows: int) -> None:
         super().__init__()
         self._columns = tuple(columns)
-        for column in self._columns:
-            if column.name in self:
-                raise ValueError(f"Column {column.name!r} is declared twice.")
-            self[column.name] = np.empty(0)  # in the order they were declared
-        # The widest types first, so that each is aligned.
-        packed = sorted((c for c in self._columns if not c.apart), key=lambda c: -np.dtype(c.dtype).itemsize)
-        self._packed = _lines(rows, row_bytes(packed))
-        begin = 0
-        for column in packed:
-            self[column.name] = _view(self._packed, begin, column)
-            begin += column.row_bytes
-        self._apart = [column.name for column in self._columns if column.apart]
-        for column in self._columns:
-            if column.apart:
-                self[column.name] = np.full((rows, *column.shape), column.fill, column.dtype)
+        layout = _lay_out(self._columns)
+        # A line more than there are, for the first row to begin with one.
+        memory = np.empty(rows * layout.width + _LINE, np.uint8)
+        begin = -memory.ctypes.data % _LINE
+        self._packed = memory[begin : begin + rows * layout.width].view(np.uint64).reshape(rows, layout.width // 8)
+        self._packed[:] = layout.fresh
+        for column, place in zip(self._columns, layout.places, strict=True):
+            shape = (rows, *column.shape)
+            if place is None:
+                self[column.name] = np.full(shape, column.fill, column.dtype)
             else:
-                self[column.name][:1] = column.fill
-        self._packed[1:] = self._packed[:1]
+                strides = (layout.width, *place.strides)
+                self[column.name] = np.ndarray(shape, column.dtype, memory, begin + place.begin, strides)
+        self._apart = [column.name for column in self._columns if column.apart]
 
     @property
     def nbytes(self) -> int:
@@ -116,24 +113,47 @@ class Rows(dict[str, npt.NDArray[Any]]):
         return [self._packed, *(self[name] for name in self._apart)]
 
 
-def _lines(rows: int, width: int) -> npt.NDArray[np.uint64]:
-    """Rows of whole cache lines that begin with one, ``[rows, ⌈width / 64⌉ · 8]``."""
-    words = -(-width // _LINE) * (_LINE // 8)
-    memory = np.zeros(rows * words + _LINE // 8, np.uint64)
-    begin = -memory.ctypes.data % _LINE // 8
-    return memory[begin : begin + rows * words].reshape(rows, words)
+class _Place(NamedTuple):
+    """Where a column lies within a row."""
+
+    begin: int
+    """In bytes."""
+    strides: tuple[int, ...]
+    """Of its own axes."""
 
 
-def _view(packed: npt.NDArray[np.uint64], begin: int, column: Column) -> npt.NDArray[Any]:
-    """What lies in the rows of a packed array from byte ``begin`` on, as the array of a column."""
-    row = np.ndarray(column.shape, column.dtype)  # for its strides
-    memory = packed.view(np.uint8)[:, begin : begin + column.row_bytes].view(column.dtype)
-    return np.lib.stride_tricks.as_strided(memory, (len(packed), *column.shape), (packed.strides[0], *row.strides))
+class _Layout(NamedTuple):
+    """How a row is laid out."""
+
+    width: int
+    """In bytes, whole cache lines."""
+    places: tuple[_Place | None, ...]
+    """Of each column; ``None`` of those apart."""
+    fresh: npt.NDArray[np.uint64]
+    """A row as a new stream starts, ``[width / 8]``."""
+
+
+@lru_cache(maxsize=256)
+def _lay_out(columns: tuple[Column, ...]) -> _Layout:
+    """The widest types first, so that each is aligned. Kept: waves of several tables are laid out each time."""
+    names = [column.name for column in columns]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"Column {name!r} is declared twice.")
+    places: dict[str, _Place] = {}
+    row = b""
+    for column in sorted(columns, key=lambda c: -np.dtype(c.dtype).itemsize):
+        if not column.apart:
+            fresh = np.full(column.shape, column.fill, column.dtype)
+            places[column.name] = _Place(len(row), fresh.strides)
+            row += fresh.tobytes()
+    row += bytes(-len(row) % _LINE)
+    return _Layout(len(row), tuple(places.get(name) for name in names), np.frombuffer(row, np.uint64))
 
 
 @compiled
-def _bring(packed: npt.NDArray[np.uint64], slots: IntArray) -> int:
-    total = 0  # what nobody asks for would not be read
+def _bring(packed: npt.NDArray[np.uint64], slots: IntArray) -> np.uint64:
+    total = np.uint64(0)  # what nobody asks for would not be read
     for row in range(len(slots)):
         for word in range(0, packed.shape[1], 8):
             total += packed[slots[row], word]
