@@ -22,6 +22,16 @@ def format_1_page(table: StreamTable, number: int, offset: int) -> bytes:
     return head + struct.pack("<I", zlib.crc32(names + rows, zlib.crc32(head))) + names + rows
 
 
+def as_format_3(page: bytes) -> bytes:
+    """A page of the present format as one of format 3: whose numbers a column holds was not told."""
+    length = struct.unpack_from("<I", page, 36)[0]
+    description = json.loads(page[48 : 48 + length])
+    del description["labels"]
+    text, rows = json.dumps(description, separators=(",", ":")).encode(), page[48 + length :]
+    head = page[:4] + struct.pack("<H", 3) + page[6:36] + struct.pack("<II", len(text), len(rows))
+    return head + struct.pack("<I", zlib.crc32(text + rows, zlib.crc32(head))) + text + rows
+
+
 def sealed_meta(fields: dict[str, object]) -> bytes:
     """A meta record that holds just these fields."""
     content = json.dumps(fields).encode()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from factories import make_pipeline
+from old_state import as_format_3
 
 from forecaster.series.columns import Column, Rows
 from forecaster.state.pages import decode_page, encode_page, restore_page
@@ -109,3 +110,31 @@ def test_a_page_of_another_number_of_seasons_keeps_what_both_know_by_the_name_of
                 np.testing.assert_array_equal(found[:, place], kept[:, old.experts.index(expert)])
             else:
                 assert (np.isnan(found[:, place]) if column.name == "pending_points" else found[:, place] == 0).all()
+
+
+@pytest.mark.parametrize(("before", "after"), [((), ()), ((12,), (12,)), ((12,), ()), ((), (12,)), ((12, 24), (24,))])
+def test_a_page_of_format_3_is_read_by_the_experts_it_had(before, after):
+    """All but the profile; who they were followed from how many there were, even where there are as many again now."""
+    new = make_pipeline(further_seasons=after)
+    known = [name for name in make_pipeline(further_seasons=before).experts if name != "profile"]
+    columns = []
+    for column in new.columns:
+        labels = tuple(known[:-1] if column.name in ("spread", "pending_points") else known) if column.labels else ()
+        shape = (*column.shape[:-1], len(labels)) if labels else column.shape
+        columns.append(column._replace(shape=shape, labels=labels))
+    written, read = (StreamTable(columns, max_streams=10) for columns in (columns, new.columns))
+    slot = written.slot("a")
+    for name in BY_EXPERT:
+        written.arrays[name][slot] = 10 + np.arange(written.arrays[name].shape[-1])
+
+    page = decode_page(as_format_3(encode_page(written, 0, 5, model=None)), read)
+    [restored] = restore_page(read, page)
+
+    assert page.format == 3
+    for name in BY_EXPERT:
+        found = read.arrays[name][restored]
+        for place, expert in enumerate(new.experts[: found.shape[-1]]):
+            if expert in known:
+                assert (found[:, place] == 10 + known.index(expert)).all()
+            else:
+                assert (np.isnan(found[:, place]) if name == "pending_points" else found[:, place] == 0).all()
