@@ -8,7 +8,7 @@ import numpy.typing as npt
 from forecaster.series.columns import BoolArray, Column, Columns, FloatArray, IntArray
 from forecaster.series.compiled import compiled
 
-THRESHOLD = 0.055
+THRESHOLD = 0.05
 """Beyond the range so far, as a share of it."""
 WARM_READINGS = 100
 

@@ -21,7 +21,7 @@ from forecaster.series.compiled import compiled
 
 WARM_READINGS = 100
 """Before it a stream's long-run distribution is not known."""
-THRESHOLD = 6.5
+THRESHOLD = 8.5
 """Standard deviations; alone while a stream has fewer than `PEAK_READINGS` readings, and never undercut."""
 PEAK_READINGS = 1_000
 SHORT_READINGS = (1.0, 6.0)
