@@ -129,7 +129,7 @@ def _coverage(result: dict[str, Any]) -> str:
                 "interval score",
             )
         ),
-        _row(["---"] * 10),
+        _row(["---"] * 9),
     ]
     for found in result.values():
         for interval in found["intervals"]:
@@ -179,7 +179,7 @@ def _online(result: dict[str, Any]) -> str:
                 "CPU s",
             )
         ),
-        _row(["---"] * 9),
+        _row(["---"] * 10),
     ]
     for horizon, runs in sorted(by_horizon.items()):
         goal, naive = result["goals"][str(horizon)], result["naive"]
