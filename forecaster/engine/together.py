@@ -19,7 +19,8 @@ from forecaster.engine.report import LeadScores, StepReport
 from forecaster.engine.task import PartitionTask, TaskResult
 from forecaster.engine.wave import Wave
 from forecaster.experts.recurrent import RecurrentExpert
-from forecaster.series.columns import IntArray, Rows
+from forecaster.series.columns import IntArray
+from forecaster.series.rows import Rows
 from forecaster.state.streams import SCRATCH
 
 MOST_ROWS = 1_024

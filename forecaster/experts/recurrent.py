@@ -15,8 +15,9 @@ from forecaster.experts.base import Origins
 from forecaster.experts.linear import LinearExpert
 from forecaster.models.heads import LOOK_AHEAD_CLIP
 from forecaster.models.network import RecurrentForecaster
-from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray, Rows
+from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
 from forecaster.series.encoder import SeriesEncoder
+from forecaster.series.rows import Rows
 from forecaster.state.streams import SCRATCH
 
 _LIMIT = 1e3  # scaled units from the look-ahead; a network that answers beyond this has lost its mind

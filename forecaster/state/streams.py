@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from forecaster.errors import UnknownSlot
-from forecaster.series.columns import Column, IntArray, Rows, clear, row_bytes
+from forecaster.series.columns import Column, IntArray, clear, row_bytes
 from forecaster.series.identity import stream_identity
+from forecaster.series.rows import Rows
 
 SCRATCH = 0
 """Slot that no stream owns: padding rows of a wave read and write it."""
@@ -23,7 +24,7 @@ _ID_BYTES = 200  # one dictionary entry and a short string, as CPython spends th
 
 
 def schema_of(columns: Iterable[Column]) -> str:
-    """Hash of all that columns are declared by: two tables of one schema remember the same things."""
+    """Hash of what columns keep of a stream: two tables of one schema remember the same things."""
     text = ";".join(
         f"{c.name}:{np.dtype(c.dtype).str}:{c.shape}:{c.fill!r}{':' if c.labels else ''}{','.join(c.labels)}"
         for c in columns

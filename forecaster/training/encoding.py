@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from forecaster.series.columns import BoolArray, Float32Array, FloatArray, IntArray, Rows
+from forecaster.series.columns import BoolArray, Float32Array, FloatArray, IntArray
 from forecaster.series.encoder import SeriesEncoder
+from forecaster.series.rows import Rows
 from forecaster.training.history import Ticks
 
 

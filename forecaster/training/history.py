@@ -13,7 +13,8 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from forecaster.errors import TrainingFailed
-from forecaster.series.columns import BoolArray, FloatArray, IntArray, Rows
+from forecaster.series.columns import BoolArray, FloatArray, IntArray
+from forecaster.series.rows import Rows
 from forecaster.state.event_clock import EventClock
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forecaster.anomaly.episodes import EpisodeRules, Episodes
-from forecaster.series.columns import Rows
+from forecaster.series.rows import Rows
 
 SLOT = np.array([0])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forecaster.anomaly.extremes import THRESHOLD, WARM_READINGS, Extremes
-from forecaster.series.columns import Rows
+from forecaster.series.rows import Rows
 
 SLOT, PRESENT = np.array([0]), np.array([True])
 

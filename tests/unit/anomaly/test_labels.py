@@ -6,7 +6,7 @@ from factories import LEVELS, START
 
 from forecaster.anomaly.detector import AnomalyDetector, AnomalyRules, Expectation
 from forecaster.anomaly.labels import LEAST_TOLERANCE, MOST_TOLERANCE, STEP
-from forecaster.series.columns import Rows
+from forecaster.series.rows import Rows
 
 
 class Watched:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from forecaster.anomaly.peaks import PEAK_READINGS, WARM_READINGS, SurprisePeaks, _peak_threshold
-from forecaster.series.columns import Columns, Rows
+from forecaster.series.columns import Columns
+from forecaster.series.rows import Rows
 
 SLOT = np.array([0])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from forecaster.anomaly.silence import Silence
-from forecaster.series.columns import Rows
+from forecaster.series.rows import Rows
 
 SLOT = np.array([0])
 

@@ -12,7 +12,8 @@ from factories import START, forecasts_of, make_pipeline, make_raw, make_task, p
 from forecaster.codecs.forecast_json import Forecast, decode_forecast
 from forecaster.engine.withholding import PublishingRules, Withholding
 from forecaster.records import RawRecord
-from forecaster.series.columns import Column, Rows
+from forecaster.series.columns import Column
+from forecaster.series.rows import Rows
 
 NTH = {"when": "every_nth", "nth": 3}
 INTERVAL = {"when": "interval", "interval_seconds": 10.0}

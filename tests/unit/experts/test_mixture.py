@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from forecaster.experts.mixture import LeadInterpolation, MLPoly
-from forecaster.series.columns import Rows
+from forecaster.series.rows import Rows
 
 LEVELS = (0.1, 0.5, 0.9)
 LEADS = (1, 2, 4)

@@ -3,8 +3,8 @@ import pytest
 from factories import START, make_origins, make_pipeline, make_table, make_wave
 
 from forecaster.experts.profile import SeasonalProfile
-from forecaster.series.columns import Rows
 from forecaster.series.encoder import SeriesEncoder
+from forecaster.series.rows import Rows
 
 HORIZON = 8
 

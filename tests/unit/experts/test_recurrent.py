@@ -6,8 +6,8 @@ from factories import START, make_pipeline, make_recurrent, make_table
 from forecaster.experts.base import Origins
 from forecaster.experts.recurrent import RecurrentExpert
 from forecaster.models.cells import WAVE_TILE
-from forecaster.series.columns import Rows
 from forecaster.series.encoder import SeriesEncoder
+from forecaster.series.rows import Rows
 from forecaster.state.streams import SCRATCH
 
 STEP = 60.0

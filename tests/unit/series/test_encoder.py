@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from forecaster.series.columns import Rows
 from forecaster.series.encoder import CLIP, SeriesEncoder
+from forecaster.series.rows import Rows
 
 START = 1_767_225_600.0
 

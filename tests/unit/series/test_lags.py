@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from forecaster.series.columns import Rows
 from forecaster.series.encoder import CLIP, SeriesEncoder
 from forecaster.series.lags import LagInputs
+from forecaster.series.rows import Rows
 
 START, STEP = 1_767_225_600.0, 60.0
 RING, HORIZON, LAGS = 40, 5, 6

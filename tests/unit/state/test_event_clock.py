@@ -3,7 +3,7 @@ import statistics
 import numpy as np
 import pytest
 
-from forecaster.series.columns import Rows
+from forecaster.series.rows import Rows
 from forecaster.state.event_clock import Arrival, EventClock
 
 ONE = np.array([1])

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from forecaster.series.columns import Column, Rows
+from forecaster.series.columns import Column
+from forecaster.series.rows import Rows
 from forecaster.state.pending import PendingForecasts, anchor_leads
 
 

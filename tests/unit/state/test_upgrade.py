@@ -3,7 +3,8 @@ import pytest
 from factories import make_pipeline
 from old_state import as_format_3
 
-from forecaster.series.columns import Column, Rows
+from forecaster.series.columns import Column
+from forecaster.series.rows import Rows
 from forecaster.state.pages import decode_page, encode_page, restore_page
 from forecaster.state.streams import StreamTable
 from forecaster.state.upgrade import former_columns, upgraded

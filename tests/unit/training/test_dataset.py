@@ -5,8 +5,8 @@ from factories import make_pipeline, make_recurrent, make_table, make_wave
 
 from forecaster.engine.wave import Wave
 from forecaster.experts.recurrent import RecurrentExpert
-from forecaster.series.columns import Rows
 from forecaster.series.encoder import SeriesEncoder
+from forecaster.series.rows import Rows
 from forecaster.training.dataset import TARGET_CLIP, WindowDataset, mix_up
 from forecaster.training.encoding import encode, hide, join
 from forecaster.training.history import Series, lay_out_ticks

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from forecaster.series.columns import Rows
+from forecaster.series.rows import Rows
 from forecaster.uncertainty.spread import PointSpread, normal_quantiles
 
 LEVELS = (0.1, 0.5, 0.9)

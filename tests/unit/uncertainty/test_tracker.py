@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from forecaster.series.columns import Rows
+from forecaster.series.rows import Rows
 from forecaster.uncertainty.tracker import LogQuantileTracker
 
 STEPS = 20_000

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from forecaster.series.columns import Column, Rows, clear, row_bytes
+from forecaster.series.columns import Column, clear, row_bytes
+from forecaster.series.rows import Rows
 
 COLUMNS = (
     Column("is_open", "i1"),
