@@ -125,7 +125,9 @@ def step_as_one(
 
 def _gather(parts: Sequence[tuple[Rows, Wave]], rows: int) -> Rows:
     """The rows of all waves under each other, below a scratch row."""
-    joined = parts[0][0].taken(np.full(1 + rows, SCRATCH))
+    first, _ = parts[0]
+    joined = first.fresh(1 + rows)
+    joined.fill(0, first, np.array([SCRATCH]))
     at = 1
     for columns, wave in parts:
         joined.fill(at, columns, wave.slots)

@@ -22,6 +22,10 @@ class Rows(dict[str, npt.NDArray[Any]]):
     which a row is whole cache lines. In arrays of their own forty columns are forty places in memory, and to wait for
     them is what most of a reading costs where streams are many.
 
+    Args:
+        rows: at least two are made. Of one alone numpy says that it is contiguous, as no other is, and every kernel
+            would be compiled once more for it.
+
     Raises:
         ValueError: two columns have one name.
 
@@ -33,6 +37,7 @@ class Rows(dict[str, npt.NDArray[Any]]):
         super().__init__()
         self._columns = tuple(columns)
         layout = _lay_out(self._columns)
+        rows = max(rows, 2)
         # A line more than there are, for the first row to begin with one.
         memory = np.empty(rows * layout.width + _LINE, np.uint8)
         begin = -memory.ctypes.data % _LINE
@@ -56,15 +61,19 @@ class Rows(dict[str, npt.NDArray[Any]]):
         """Have these rows in the cache: one after the other they are waited for, all at once they are not."""
         _bring(self._packed, slots)
 
+    def fresh(self, rows: int) -> Rows:
+        """New rows of the same columns."""
+        return Rows(self._columns, rows)
+
     def taken(self, slots: IntArray) -> Rows:
         """Copies of these rows."""
-        copies = Rows(self._columns, len(slots))
+        copies = self.fresh(len(slots))
         copies.fill(0, self, slots)
         return copies
 
     def grown(self, rows: int) -> Rows:
         """These rows and new ones behind them, ``rows`` in all."""
-        grown = Rows(self._columns, rows)
+        grown = self.fresh(rows)
         grown.fill(0, self, slice(None))
         return grown
 

@@ -111,3 +111,11 @@ def test_what_is_brought_near_is_as_it_was():
 
     for name, array in c.items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 17])
+def test_a_single_row_is_laid_out_as_many_are(rows):
+    """A kernel is compiled for a layout: of one stream it would be another than of two."""
+    c = Rows(COLUMNS, rows)
+
+    assert {column.name for column in COLUMNS if c[column.name].flags.c_contiguous} == {"ring"}
