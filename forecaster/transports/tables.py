@@ -36,6 +36,7 @@ _PARQUET_SUFFIX = ".parquet"
 _TABLE_SUFFIXES = (".csv", ".csv.gz", _PARQUET_SUFFIX, ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
 _SAMPLE_ROWS = 2_000
+_MOST_NAMES, _LONGEST_NAME = 30, 60  # of a message
 
 
 @dataclass(frozen=True)
@@ -459,7 +460,14 @@ def _first_of(wanted: tuple[str, ...], names: list[str]) -> int | None:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(name or "(unnamed)" for name in names) or "none"
+    """Names for a message: whatever a file holds, a terminal can show it, and the message ends."""
+    shown = [_shown(name) for name in names[:_MOST_NAMES]]
+    return ", ".join([*shown, *(["…"] if len(names) > len(shown) else [])]) or "none"
+
+
+def _shown(name: str) -> str:
+    clean = "".join(part if part.isprintable() else f"\\x{ord(part):02x}" for part in name[:_LONGEST_NAME])
+    return (clean or "(unnamed)") + ("…" if len(name) > _LONGEST_NAME else "")
 
 
 def _cell(cells: list[str], index: int) -> str:

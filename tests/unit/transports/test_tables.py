@@ -176,6 +176,8 @@ def test_json_lines_get_through_byte_for_byte(tmp_path: Path) -> None:
     ("lines", "layout", "message"),
     [
         (["a,b", "1,2"], COMMON_FORMS, r"no time column; its columns are a, b"),
+        (["\x1b[31ma\x07," + "b" * 70, "1,2"], COMMON_FORMS, rf"columns are \\x1b\[31ma\\x07, {'b' * 60}…\."),
+        ([",".join(map(str, range(100, 140))), "1" + 39 * ",1"], COMMON_FORMS, r"100, .*, 129, …\."),
         (["timestamp,a,b", "2026-01-01,1,2"], COMMON_FORMS, r"no value column; .* a, b"),
         (
             ["timestamp,a", "2026-01-01,1"],
