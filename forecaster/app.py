@@ -49,10 +49,11 @@ from forecaster.engine.turns import Pace
 from forecaster.engine.withholding import Withholding
 from forecaster.engine.worker import Worker
 from forecaster.errors import ArtifactMismatch
+from forecaster.experts.former import FormerChampion
 from forecaster.experts.linear import lag_inputs
 from forecaster.experts.naive import DampedLevel, Persistence, SeasonalNaive
 from forecaster.experts.profile import SeasonalProfile
-from forecaster.experts.recurrent import RecurrentExpert, model_number
+from forecaster.experts.recurrent import RecurrentExpert, model_number, of_team, team
 from forecaster.models.artifact import ModelArtifact
 from forecaster.models.linear import LinearForecast
 from forecaster.ports import FeedbackLog, HoldingSource, RecoveryStore, Sink, Source, TransactionalSink
@@ -101,6 +102,7 @@ from forecaster.trial_desk import TrialDesk
 
 _BACKTEST_BOUNDARY_ROWS = 8  # of every stream
 _TRIAL_LEVEL = 0.002  # of guards over equal models 1.5 % end in a roll-back; docs/decisions/0010 has the rest
+_KEPT_NETWORKS = 6  # of each group, ready to serve: champion, trial, and those that tasks being replayed ask for
 _PROGRESS_SECONDS = 2.0  # between two looks of the trainer at the readings
 _IDLE_POLL_SECONDS = 0.25  # records end a poll at once; a question to the loop waits for its end
 
@@ -143,6 +145,7 @@ def build_pipeline(settings: Settings, *, withholds: bool = True) -> Pipeline:
         detects=settings.anomalies.enabled,
         withholding=Withholding(publishing, median=forecast.quantiles.index(0.5)) if publishing else None,
         further_seasons=further,
+        keeps_former=settings.promotion.keep_former,
     )
 
 
@@ -206,21 +209,27 @@ def build_rules(settings: Settings) -> TaskRules:
     )
 
 
-def build_recurrent(artifact: ModelArtifact, pipeline: Pipeline) -> RecurrentExpert:
-    """The serving expert of a model.
+def build_recurrent(
+    artifact: ModelArtifact, pipeline: Pipeline, former: ModelArtifact | None = None
+) -> RecurrentExpert:
+    """The serving expert of a model, with the champion before it beside it where the pipeline has room for one.
 
     Raises:
-        ArtifactMismatch: the model cannot answer under the settings of the pipeline.
+        ArtifactMismatch: a model cannot answer under the settings of the pipeline.
     """
     _check_fits(artifact, pipeline)
-    manifest = artifact.manifest
+    manifest, beside = artifact.manifest, None
+    if former is not None and pipeline.keeps_former:
+        _check_fits(former, pipeline)
+        beside = FormerChampion(former.network(), version=former.version)
     return RecurrentExpert(
         artifact.network(),
-        model=model_number(artifact.version),
+        model=model_number(team(artifact.version, beside.version if beside else None)),
         version=artifact.version,
         season=manifest.season_steps or sum(manifest.season_seconds[:1]),
         encoder=pipeline.encoder,
         further_seasons=manifest.season_seconds[1:],
+        former=beside,
     )
 
 
@@ -509,16 +518,29 @@ def build_daemon(
     registry = build_registry(settings, on_kafka=not embedded)
     networks: dict[str, RecurrentExpert] = {}
 
-    def make_recurrent(artifact: ModelArtifact) -> RecurrentExpert:
-        if artifact.version not in networks:
-            networks[artifact.version] = build_recurrent(artifact, pipeline)
-        return networks[artifact.version]
+    def kept(name: str, build: Callable[[], RecurrentExpert]) -> RecurrentExpert:
+        found = networks.pop(name, None) or build()
+        networks[name] = found  # the one asked for last stands last
+        while len(networks) > _KEPT_NETWORKS * len(groups.names):
+            del networks[next(iter(networks))]
+        return found
+
+    def make_recurrent(artifact: ModelArtifact, former: ModelArtifact | None) -> RecurrentExpert:
+        name = team(artifact.version, former.version if former else None)
+        return kept(name, lambda: build_recurrent(artifact, pipeline, former))
+
+    def noted_down(name: str) -> RecurrentExpert:
+        version, former = of_team(name)
+
+        def build() -> RecurrentExpert:
+            beside = registry.get(former) if former and pipeline.keeps_former else None
+            return build_recurrent(registry.get(version), pipeline, beside)
+
+        return kept(name, build)
 
     plan = None
     if settings.engine.switches:
-        plan = SwitchPlan(
-            read_switches(Path(settings.engine.switches)), network=lambda wanted: make_recurrent(registry.get(wanted))
-        )
+        plan = SwitchPlan(read_switches(Path(settings.engine.switches)), network=noted_down)
     flush_timeout = settings.kafka.delivery_timeout_seconds
     delivery: Delivery
     if exactly_once is None:
@@ -533,7 +555,7 @@ def build_daemon(
                 exactly_once.source,
                 exactly_once.store,
                 make_task=make_task,
-                network=lambda wanted: make_recurrent(registry.get(wanted)),
+                network=noted_down,
                 clock=clock,
                 deadline_seconds=settings.state.restore_seconds,
                 standby=Standby(
@@ -603,6 +625,7 @@ def build_daemon(
             groups=groups.names,
         ),
         groups=groups.names,
+        keeps_former=settings.promotion.keep_former,
         serve=serve,
         clock=clock,
         watch=watch or WatchList(settings.telemetry.watch, most=settings.telemetry.watch_streams, clock=clock),
@@ -738,7 +761,7 @@ def build_backtest(
         ),
         collector=collector,
         boundary_records=boundary_records,
-        make_recurrent=lambda artifact: build_recurrent(artifact, pipeline),
+        make_recurrent=lambda artifact, before: build_recurrent(artifact, pipeline, before),
         train=train,
         history=history,
         window_seconds={name: group_settings(settings, name).training.window for name in groups.names},

@@ -26,7 +26,7 @@ from forecaster.engine.report import LoopReport, RecoveryReport, StreamSample
 from forecaster.engine.turns import Pace
 from forecaster.engine.worker import Worker
 from forecaster.errors import ModelError, TrainingFailed, TransportError
-from forecaster.experts.recurrent import RecurrentExpert
+from forecaster.experts.recurrent import RecurrentExpert, team
 from forecaster.models.artifact import ModelArtifact
 from forecaster.models.decisions import Trial
 from forecaster.ports import FeedbackLog, Sink, Source
@@ -53,8 +53,8 @@ _EVENTS = 100
 class ChampionSource(Protocol):
     """The part of a model registry that serving needs."""
 
-    def champion(self, group: str = DEFAULT) -> str | None:
-        """Version that serves a group, cheap to ask often."""
+    def champions(self, group: str = DEFAULT) -> tuple[str | None, str | None]:
+        """Version that serves a group and the one that did before, cheap to ask often."""
 
     def trial(self, group: str = DEFAULT) -> Trial | None:
         """Who is scored beside it, cheap to ask often."""
@@ -95,8 +95,9 @@ class Daemon:
 
     Args:
         registry: whose champion serves; ``None`` where that was settled before.
-        make_recurrent: a serving expert from an artifact; raises `ArtifactMismatch` where the model does not fit the
-            settings.
+        make_recurrent: a serving expert from an artifact and, where there was one, that of the champion before;
+            raises `ArtifactMismatch` where a model does not fit the settings.
+        keeps_former: the champion before answers beside the one that serves.
         training: ``None`` never trains.
         drift: notices drift where a trainer service trains; under ``training`` its own schedule does.
         feedback: closed at the end, where tasks hear labels of one.
@@ -116,7 +117,7 @@ class Daemon:
         inspector: Inspector,
         collectors: Collectors,
         registry: ChampionSource | None,
-        make_recurrent: Callable[[ModelArtifact], RecurrentExpert],
+        make_recurrent: Callable[[ModelArtifact, ModelArtifact | None], RecurrentExpert],
         training: Training | None,
         drift: GroupSchedules | None = None,
         feedback: FeedbackLog | None = None,
@@ -126,6 +127,7 @@ class Daemon:
         watch: WatchList | None = None,
         pace: Pace | None = None,
         groups: Sequence[str] = (DEFAULT,),
+        keeps_former: bool = False,
     ) -> None:
         self.events: deque[dict[str, str]] = deque(maxlen=_EVENTS)
         """What happened, for people: ``{"time", "text"}``, newest last."""
@@ -149,7 +151,9 @@ class Daemon:
         self._watch = watch
         self._pace = pace or Pace()
         self._questions: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._keeps_former = keeps_former
         self._refused_versions: dict[str, str | None] = {}
+        self._refused_formers: dict[str, str] = {}
         self._registry_troubles: set[str] = set()
         self._trial_trouble = ""
         self._started_at = clock.monotonic()
@@ -309,22 +313,44 @@ class Daemon:
         """
         assert self._registry is not None, "whoever calls has looked"
         try:
-            version = self._registry.champion(group)
+            version, former = self._registry.champions(group)
             current = self._worker.networks.get(group)
-            refused = self._refused_versions.get(group)
-            if version is None or version == refused or (current and current.version == version):
+            if version is None or version == self._refused_versions.get(group):
+                return
+            if not self._keeps_former or former == self._refused_formers.get(group):
+                former = None
+            if current and current.team == team(version, former):
                 return
             artifact = self._registry.get(version)
-            recurrent = self._make_recurrent(artifact)
+            recurrent = self._make_recurrent(artifact, None)
         except ModelError as error:
             self._refused_versions[group] = version
             log.error("champion cannot serve", extra={"error": str(error), "hint": error.hint, **_named(group)})
             return
+        if former is not None:
+            recurrent = self._with_former(artifact, former, group) or recurrent
         self._worker.adopt(recurrent, group=group)
+        if current and current.version == version:
+            return
         self._collectors.set_model(version, trained_at=artifact.manifest.created, group=group_label(group))
         of = f"group {group}: " if group else ""
         self._note(of + _took_over(artifact, current.version if current else None))
         log.info("model takes over", extra={"version": version, "parent": artifact.manifest.parent, **_named(group)})
+
+    def _with_former(self, artifact: ModelArtifact, former: str, group: str) -> RecurrentExpert | None:
+        """A champion and the one before it; ``None`` where that one cannot answer here.
+
+        Raises:
+            TransportError: the registry cannot be read.
+        """
+        assert self._registry is not None, "it told of both"
+        try:
+            return self._make_recurrent(artifact, self._registry.get(former))
+        except ModelError as error:
+            self._refused_formers[group] = former
+            told = {"error": str(error), "hint": error.hint, **_named(group)}
+            log.warning("former champion cannot answer beside its successor", extra=told)
+            return None
 
     def _follow_trials(self) -> None:
         """Score the trials' second models beside the champions, and hand in what was seen, every two seconds."""
@@ -352,7 +378,8 @@ class Daemon:
         tried = None
         try:
             if trial is not None:
-                tried = trial, self._make_recurrent(self._registry.get(trial.beside))
+                former = self._registry.get(trial.former) if self._keeps_former and trial.former else None
+                tried = trial, self._make_recurrent(self._registry.get(trial.beside), former)
                 self._note(f"trial of {trial.beside} beside {trial.serving}")
             told = {"kind": trial.kind if trial else "none", "beside": trial and trial.beside}
             log.info("trial", extra={**told, **_named(group)})

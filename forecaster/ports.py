@@ -348,6 +348,10 @@ class ModelRegistry(Protocol):
             TransportError: it cannot be written.
         """
 
+    def champions(self, group: str = DEFAULT) -> tuple[str | None, str | None]:
+        """The champion of a group and the one that served before it, each ``None`` where there is none, of one moment.
+        As cheap as `champion`, and raises what that raises."""
+
     def trial(self, group: str = DEFAULT) -> Trial | None:
         """The trial under way of a group, if there is one. As cheap as `champion`, and raises what that raises."""
 
@@ -407,8 +411,8 @@ class ModelRegistry(Protocol):
     def prune(self, keep: int) -> list[str]:
         """Delete models that nobody will miss and return their versions, oldest first.
 
-        Kept are of each group the champion, the one a rollback leads to and the one on trial, the ``keep`` models that
-        served last, and of all others the ``keep`` newest. Decisions are all kept.
+        Kept are of each group the champion, the one a rollback leads to and those that a trial needs, the ``keep``
+        models that served last, and of all others the ``keep`` newest. Decisions are all kept.
         """
 
     def close(self) -> None:

@@ -549,6 +549,11 @@ class PromotionSettings(_Section):
         "comes back where it is better by the margin; 0 never.",
     )
     margin: float = Field(0.02, ge=0, le=1, description="Share of the live loss that a former champion must save.")
+    keep_former: bool = Field(
+        False,
+        description="After a promotion the former champion answers beside its successor, as one of the experts that "
+        "are weighed for each stream.",
+    )
     streams: int = Field(
         64, ge=1, description="Most streams of a partition that are scored side by side; each is stepped twice."
     )

@@ -21,6 +21,7 @@ from forecaster.engine.task import PartitionTask, TaskResult, TaskRules
 from forecaster.engine.wave import Wave
 from forecaster.engine.withholding import PublishingRules, Withholding
 from forecaster.experts.base import Origins
+from forecaster.experts.former import FormerChampion
 from forecaster.experts.linear import lag_inputs
 from forecaster.experts.naive import DampedLevel, Persistence, SeasonalNaive
 from forecaster.experts.profile import SeasonalProfile
@@ -57,6 +58,7 @@ def make_pipeline(**overrides: Any) -> Pipeline:
         "anomalies": AnomalyRules(flat_readings=40, gap_steps=10),
         "detects": True,
         "publishing": None,
+        "keeps_former": False,
         **overrides,
     }
     publishing = chosen["publishing"]
@@ -91,14 +93,16 @@ def make_pipeline(**overrides: Any) -> Pipeline:
         if publishing
         else None,
         further_seasons=chosen["further_seasons"],
+        keeps_former=chosen["keeps_former"],
     )
 
 
 def make_recurrent(pipeline: Pipeline, *, seed: int = 1, model: int = 1, **overrides: Any) -> RecurrentExpert:
     """An untrained network and linear forecast that fit the pipeline; answers are arbitrary, the same for a seed.
 
-    Streams named by ``own_linear`` have linear weights of their own.
+    Streams named by ``own_linear`` have linear weights of their own; ``former`` answers beside it.
     """
+    former: RecurrentExpert | None = overrides.pop("former", None)
     season, own_linear = overrides.pop("season", 0), overrides.pop("own_linear", ())
     further_seasons = overrides.pop("further_seasons", ())
     hp = HyperParameters(
@@ -131,6 +135,7 @@ def make_recurrent(pipeline: Pipeline, *, seed: int = 1, model: int = 1, **overr
         season=season,
         encoder=pipeline.encoder,
         further_seasons=further_seasons,
+        former=former and FormerChampion(former.network, version=former.version),
     )
 
 

@@ -88,7 +88,8 @@ class Backtest:
     worker: Worker
     collector: ForecastCollector
     boundary_records: int
-    make_recurrent: Callable[[ModelArtifact], RecurrentExpert]
+    make_recurrent: Callable[[ModelArtifact, ModelArtifact | None], RecurrentExpert]
+    """Of a model and, where there was one, the champion before it."""
     train: Trainer
     history: HistoryBuffer | None
     window_seconds: Mapping[str, float]
@@ -112,7 +113,7 @@ class Backtest:
         result = Playback()
         began = time.process_time()
         for group, champion in list(self.champions.items()):
-            self._promote(champion, group, result)
+            self._promote(champion, None, group, result)
         self.worker.start()
         for point in self._stops(training_points):
             self._play_until(point, result, on_progress)
@@ -159,7 +160,7 @@ class Backtest:
             seconds = time.monotonic() - began
             return TrainingNote(at=offset, outcome="failed", reason=str(error), seconds=seconds, group=group)
         if outcome.decision.is_promoted:
-            self._promote(outcome.artifact, group, result)
+            self._promote(outcome.artifact, self.champions.get(group), group, result)
         return TrainingNote(
             at=offset,
             outcome=outcome.decision.outcome,
@@ -171,7 +172,7 @@ class Backtest:
             group=group,
         )
 
-    def _promote(self, artifact: ModelArtifact, group: str, result: Playback) -> None:
-        self.worker.adopt(self.make_recurrent(artifact), group=group)
+    def _promote(self, artifact: ModelArtifact, before: ModelArtifact | None, group: str, result: Playback) -> None:
+        self.worker.adopt(self.make_recurrent(artifact, before), group=group)
         self.champions[group] = artifact
         result.champions.append(artifact)

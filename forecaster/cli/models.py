@@ -123,7 +123,7 @@ def list_rows(manifests: Sequence[Manifest], history: Sequence[RegistryRecord]) 
     from forecaster.codecs.timestamps import format_time
     from forecaster.models.decisions import who_serves
 
-    champions, _ = who_serves(history)
+    champions = who_serves(history).champions
     states = {record.version: _STATES[record.action] for record in history}
     rows = []
     for manifest in manifests:

@@ -116,7 +116,7 @@ def describe_stream(
     from forecaster.app import build_pipeline
     from forecaster.engine.inspection import Inspector
     from forecaster.errors import StateError
-    from forecaster.experts.recurrent import model_number
+    from forecaster.experts.recurrent import model_number, of_team
     from forecaster.settings import further_seasons, group_settings
     from forecaster.state.pages import restore_page
 
@@ -139,7 +139,8 @@ def describe_stream(
     columns, number = task.table.arrays, int(task.table.arrays["model"][slot])
     served = [page.model, meta.version, *(version for _, version in meta.switches)]
     served += [*meta.group_versions.values(), *(version for _, _, version in meta.group_switches)]
-    versions = [version for version in served if version is not None and model_number(version) == number]
+    teams = [of_team(name) for name in served if name is not None and model_number(name) == number]
+    version, former = teams[0] if teams else (None, None)
     waiting = pipeline.pending.waiting(columns, slot)
     detail = Inspector().detail(task, stream_id)
     declared = further_seasons(group_settings(settings, task.group(slot)))
@@ -150,7 +151,8 @@ def describe_stream(
             None if season is None else steps
             for season, steps in zip(declared, detail["further_season_steps"], strict=True)
         ],
-        "model": versions[0] if versions else None,
+        "model": version,
+        "former_model": former,
         "pending": dict(zip(map(str, pipeline.leads), waiting.tolist(), strict=True)),
         "kept": {
             "page": page.number,
@@ -272,7 +274,7 @@ def _print_stream(shown: dict[str, Any], console: Console) -> None:
         ("step", f"{shown['step_seconds']:g} s", ""),
         ("seasons", ", ".join(f"{steps} steps" for steps in seasons if steps) or "none", ""),
         ("scale, level", f"{shown['scale']:.6g}, {shown['level']:.6g}", "usual change, mean of recent values"),
-        ("model", shown["model"] or ("of an earlier time" if kept["model_number"] else "none"), "of the hidden state"),
+        ("model", shown["model"] or ("of an earlier time" if kept["model_number"] else "none"), _beside(shown)),
         ("error against naive", _number(shown["error_vs_naive"]), "recent; below 1 is better"),
         ("coverage", _number(shown["coverage"]), "recent, of the widest interval"),
         ("weights", ", ".join(f"{name} {share:.2f}" for name, share in shown["experts"].items()), "of the experts"),
@@ -315,6 +317,12 @@ def _print_partitions(shown: Sequence[dict[str, Any]], console: Console) -> None
         others = [f"{group}: {version}" for group, version in sorted(row["group_models"].items())]
         table.add_row(*counts, row["watermark"] or "–", ", ".join([row["model"] or "none", *others]))
     console.print(table)
+
+
+def _beside(shown: dict[str, Any]) -> str:
+    """What is to be said of a stream's model."""
+    former = shown["former_model"]
+    return f"of the hidden state; beside it the former champion, {former}" if former else "of the hidden state"
 
 
 def _number(value: float | None) -> str:

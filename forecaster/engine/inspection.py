@@ -104,6 +104,7 @@ class Inspector:
             "error_vs_naive": error,
             "coverage": coverage,
             "model": network.version if adopted and network else None,
+            "former_model": network.former.version if adopted and network and network.former else None,
             "forecast": {
                 "origin": format_time(clock),
                 "leads": list(pipeline.leads),

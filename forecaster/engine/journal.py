@@ -31,7 +31,7 @@ class Mark(NamedTuple):
     watermark: float
     block: int | None
     version: str | None
-    """Network that serves the default group."""
+    """Network that serves the default group, as all here named by its `team`."""
     group_versions: Mapping[str, str] = MappingProxyType({})
     """Networks that serve other groups, by group."""
 
@@ -49,7 +49,7 @@ class TaskMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Latest event time before ``replay_from``, ``None`` before the first."""
     block: int | None
     version: str | None
-    """Network that served the default group at ``replay_from``."""
+    """Network that served the default group at ``replay_from``, as all here named by its `team`."""
     switches: list[tuple[int, str]] = []
     """Networks that took over the default group since, each with the offset of its first record."""
     group_versions: dict[str, str] = {}

@@ -27,6 +27,7 @@ from forecaster.engine.wave import Wave, filled
 from forecaster.engine.withholding import Withholding
 from forecaster.evaluation.scores import quantile_loss
 from forecaster.experts.base import Origins, PointExpert
+from forecaster.experts.former import FormerChampion
 from forecaster.experts.linear import LinearExpert
 from forecaster.experts.mixture import LeadInterpolation, MLPoly
 from forecaster.experts.recurrent import RecurrentExpert
@@ -124,6 +125,7 @@ class Pipeline:
         horizon, quantile_levels: what is forecast.
         declared_season: in steps when ``int``, in seconds when ``float``, ``None`` to take over what training finds.
         further_seasons: each season beyond it, likewise; a `SeasonalNaive` among the baselines answers by each.
+        keeps_former: there is room for a former champion beside the network.
         max_gap_steps: missing steps that the network is carried across.
         flat_after_readings: equal values in a row that make a stream flat.
         detector: says what is anomalous; its columns are there whether it is asked or not.
@@ -148,12 +150,15 @@ class Pipeline:
         detects: bool = True,
         withholding: Withholding | None = None,
         further_seasons: tuple[int | float | None, ...] = (),
+        keeps_former: bool = False,
     ) -> None:
         self.horizon = horizon
         self.quantile_levels = quantile_levels
         self.encoder = encoder
         self.hidden_shape = hidden_shape
-        self.experts = (*(expert.name for expert in baselines), LinearExpert.name, RecurrentExpert.name)
+        self.keeps_former = keeps_former
+        of_model = (LinearExpert.name, FormerChampion.name) if keeps_former else (LinearExpert.name,)
+        self.experts = (*(expert.name for expert in baselines), *of_model, RecurrentExpert.name)
         self.leads = anchor_leads(horizon)
         self._clock = clock
         self.recent_score = recent_score
@@ -188,6 +193,7 @@ class Pipeline:
             *self._clock.columns,
             *self.encoder.columns,
             *RecurrentExpert.columns(self.hidden_shape),
+            *(FormerChampion.columns(self.hidden_shape) if self.keeps_former else ()),
             *self.pending.columns,
             *self._spreads.columns,
             *self._mixture.columns,
@@ -344,6 +350,8 @@ class Pipeline:
             c["season"][slots] = season
         if recurrent is None or not (foreign.any() or too_long.any()):
             return
+        if recurrent.former is not None:
+            self._hand_over(c, slots[foreign])
         adopted = c["model"][slots] == recurrent.model
         for rows, relearn in (
             (np.flatnonzero(foreign & reseasoned), True),
@@ -355,6 +363,17 @@ class Pipeline:
                     c, filled(slots[rows], extra, SCRATCH), filled(newest[rows], extra), relearn_scale=relearn
                 )
                 report.rebuilt += len(rows)
+
+    def _hand_over(self, c: Columns, slots: IntArray) -> None:
+        """What was learnt of the champion so far is what the former champion begins with; who was it before is gone.
+
+        Its successor is weighed as it was until it has a record of its own.
+        """
+        former, champion = self.experts.index(FormerChampion.name), self.experts.index(RecurrentExpert.name)
+        for name in ("regret", "inverse_rate", "regret_bound"):
+            c[name][slots, :, former] = c[name][slots, :, champion]
+        c["spread"][slots, :, former] = 0.0
+        c["pending_points"][slots, :, former] = np.nan
 
     def _season(self, c: Columns, slots: IntArray, recurrent: RecurrentExpert | None) -> IntArray:
         """The season each stream should have, in steps, ``[B]``."""
@@ -501,23 +520,24 @@ class Pipeline:
     ) -> tuple[Float32Array, Float32Array, BoolArray]:
         """What the experts that answer with a point say, and how far off each usually is.
 
-        ``adopted`` are the streams that have taken the model over, ``[B]``: its linear forecast is for them alone.
+        ``adopted`` are the streams that have taken the model over, ``[B]``: what comes with it is for them alone.
 
         Returns:
             points and spreads, both ``[B, H, P]``, and who has an answer, ``[B, P]``.
         """
-        experts: list[PointExpert | None] = [*self._baselines, None if recurrent is None else recurrent.linear]
+        of_model = (None, None) if recurrent is None else (recurrent.linear, recurrent.former)
+        experts: tuple[PointExpert | None, ...] = (*self._baselines, *of_model)[: len(self.experts) - 1]
         points = np.zeros((*at.ahead.shape, len(experts)), np.float32)
         first = np.zeros((len(at.slots), len(self.leads), len(experts)), np.float32)
         answered = np.zeros((len(at.slots), len(experts)), np.bool_)
         for k, expert in enumerate(experts):
             if expert is not None:
                 points[:, :, k], answered[:, k] = expert.forecast(c, at)
-        answered[:, -1] &= adopted
+        answered[:, len(self._baselines) :] &= adopted[:, None]
         if self._spreads.begins(c, at.slots, answered):
             for k, expert in enumerate(experts):
                 if expert is not None:
-                    first[:, :, k] = expert.first_spread(at)[:, self._anchors]
+                    first[:, :, k] = expert.first_spread(c, at)[:, self._anchors]
         known = self._spreads.known(c, at.slots, answered, first)
         return points, self._interpolation.apply(known), answered
 

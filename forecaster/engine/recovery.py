@@ -39,7 +39,7 @@ class Recovery:
 
     Args:
         make_task: an empty task for a partition, without networks.
-        network: the serving expert of a version.
+        network: the serving expert of a `team`.
         deadline_seconds: longest wait for state and committed offset to agree.
         standby: warm copies of what others own, if any are kept.
     """
@@ -196,7 +196,7 @@ class Recovery:
             task.finish_replay(restore.committed)
             for group, network in networks.items():
                 served = task.networks.get(group)
-                if served is None or served.version != network.version:
+                if served is None or served.team != network.team:
                     task.schedule(network, group=group)
         del self._pending[partition], self._tasks[partition]
         self._source.release(partition, restore.committed)

@@ -24,6 +24,7 @@ class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """Of the source. The network serves from the first boundary at or after it; where its partition begins no earlier,
     from the start."""
     version: str
+    """Or a `team`: ``<version>+<former version>``."""
     group: str = DEFAULT
     """That it serves."""
 
@@ -33,7 +34,7 @@ class SwitchPlan:
 
     Args:
         switches: in any order.
-        network: the serving expert of a version.
+        network: the serving expert of a `team`.
 
     Example:
         >>> plan = SwitchPlan([Switch(0, 128, "b"), Switch(0, 0, "a")], network=lambda version: version)

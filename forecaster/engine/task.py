@@ -202,7 +202,7 @@ class PartitionTask:
         Args:
             records: newest of each key.
             committed: next offset of the group.
-            network: the expert of a version.
+            network: the expert of a `team`.
 
         Raises:
             StateError: the records are damaged or do not belong to this offset.
@@ -226,7 +226,7 @@ class PartitionTask:
         plan = self._plan
         self.networks = plan.networks(self.partition, offset, self.groups.names) if plan else dict(networks)
         for group, network in self.networks.items():
-            self._keeper.record_switch(offset, network.version, group)
+            self._keeper.record_switch(offset, network.team, group)
 
     def replay(self, records: Sequence[RawRecord], clock: Clock) -> None:
         """Take records in again whose answers were published before the restart."""
@@ -283,7 +283,7 @@ class PartitionTask:
 
     def _mark(self, offset: int) -> Mark:
         """How the task stands before the record at ``offset``."""
-        versions = {group: network.version for group, network in self.networks.items()}
+        versions = {group: network.team for group, network in self.networks.items()}
         return Mark(offset, self.watermark, self._block, versions.pop(DEFAULT, None), versions)
 
     def _place(self, raw: RawRecord, observation: Observation, result: TaskResult) -> None:
@@ -441,7 +441,7 @@ class PartitionTask:
             self.switched_at = offset
             reach("at_switch")
             if self._keeper:
-                self._keeper.switched(offset, network.version, group)
+                self._keeper.switched(offset, network.team, group)
         self._hear(labels, offset, result, clock)
         for group in self.groups.names:
             self._pass_trial(group)
@@ -460,8 +460,12 @@ class PartitionTask:
             return {group: self._network(version) for group, version in self._keeper.took_over_at(offset).items()}
         if self._plan:
             planned = self._plan.networks(self.partition, offset, self.groups.names)
-            return {group: network for group, network in planned.items() if network is not self.networks.get(group)}
+            return {group: network for group, network in planned.items() if not self._is_served_by(network, group)}
         return self._scheduled
+
+    def _is_served_by(self, network: RecurrentExpert, group: str) -> bool:
+        served = self.networks.get(group)
+        return served is not None and served.team == network.team
 
     def _hear(self, labels: Iterable[tuple[str, bool, float]], offset: int, result: TaskResult, clock: Clock) -> None:
         """Let labels move thresholds."""

@@ -52,7 +52,7 @@ def flush_together(received: Sequence[tuple[PartitionTask, TaskResult]], clock: 
                 task.step(wave, result, clock)
                 continue
             network = task.networks.get(wave.group)
-            kind = (wave.group, id(task.pipeline(wave.group)), network and network.version)
+            kind = (wave.group, id(task.pipeline(wave.group)), network and network.team)
             parts = kinds.setdefault(kind, [])
             if sum(len(part.wave) for part in parts) + len(wave) > MOST_ROWS:
                 _step(parts, clock)

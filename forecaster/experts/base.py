@@ -48,5 +48,5 @@ class PointExpert(Protocol):
         Rows without one hold finite numbers.
         """
 
-    def first_spread(self, at: Origins) -> Float32Array:
+    def first_spread(self, c: Columns, at: Origins) -> Float32Array:
         """Mean |error| to be expected at every lead before any is known, ``[B, H]``."""

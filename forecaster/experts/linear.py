@@ -65,6 +65,6 @@ class LinearExpert:
         sane: BoolArray = np.logical_and.reduce(np.abs(made) < _LIMIT, axis=1)  # false for nan too
         return np.where(sane[:, None], made, np.float32(0.0)), sane & (ticks > self._inputs.lags)
 
-    def first_spread(self, at: Origins) -> Float32Array:
+    def first_spread(self, c: Columns, at: Origins) -> Float32Array:
         """What it left of the history it was fitted on."""
         return np.broadcast_to(self._linear.spread.numpy(), at.ahead.shape)

@@ -19,7 +19,7 @@ class Persistence:
     def forecast(self, c: Columns, at: Origins) -> tuple[Float32Array, BoolArray]:
         return np.zeros_like(at.ahead), np.ones(len(at.slots), np.bool_)
 
-    def first_spread(self, at: Origins) -> Float32Array:
+    def first_spread(self, c: Columns, at: Origins) -> Float32Array:
         """As a random walk's: growing with the root of the lead."""
         return (at.change / at.scale).astype(np.float32)[:, None] * self._root
 
@@ -38,7 +38,7 @@ class SeasonalNaive:
     def forecast(self, c: Columns, at: Origins) -> tuple[Float32Array, BoolArray]:
         return at.further[self._place - 1] if self._place else (at.ahead, at.seasonal)
 
-    def first_spread(self, at: Origins) -> Float32Array:
+    def first_spread(self, c: Columns, at: Origins) -> Float32Array:
         """The scale is the mean change from season to season."""
         return np.ones_like(at.ahead)
 
@@ -62,5 +62,5 @@ class DampedLevel:
         within = np.abs(away) < LARGEST
         return np.where(within, away, 0.0).astype(np.float32)[:, None] * self._returned, within
 
-    def first_spread(self, at: Origins) -> Float32Array:
+    def first_spread(self, c: Columns, at: Origins) -> Float32Array:
         return (at.change / at.scale).astype(np.float32)[:, None] * self._root

@@ -46,7 +46,7 @@ class SeasonalProfile:
         )
         return points, known
 
-    def first_spread(self, at: Origins) -> Float32Array:
+    def first_spread(self, c: Columns, at: Origins) -> Float32Array:
         """The scale is the mean change from season to season."""
         return np.ones_like(at.ahead)
 

@@ -9,27 +9,46 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-import torch
 
 from forecaster.experts.base import Origins
+from forecaster.experts.carried import CarriedNetwork
+from forecaster.experts.former import FormerChampion
 from forecaster.experts.linear import LinearExpert
-from forecaster.models.heads import LOOK_AHEAD_CLIP
 from forecaster.models.network import RecurrentForecaster
 from forecaster.series.columns import BoolArray, Column, Columns, Float32Array, FloatArray, IntArray
 from forecaster.series.encoder import SeriesEncoder
 from forecaster.series.rows import Rows
 from forecaster.state.streams import SCRATCH
 
-_LIMIT = 1e3  # scaled units from the look-ahead; a network that answers beyond this has lost its mind
+_BESIDE = "+"
 
 
-def model_number(version: str) -> int:
-    """The number by which hidden states know a model: the same in every process, never 0.
+def model_number(name: str) -> int:
+    """The number by which hidden states know a model, or a `team`: the same in every process, never 0.
 
     >>> model_number("gru-20260101T000000-ab12cd") == model_number("gru-20260101T000000-ab12cd") > 0
     True
     """
-    return zlib.crc32(version.encode()) & 0x7FFFFFFF or 1
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF or 1
+
+
+def team(version: str, former: str | None = None) -> str:
+    """The name under which a network and the one that answers beside it are noted down.
+
+    >>> team("gru-20260201T000000-ab12cd"), team("gru-20260201T000000-ab12cd", "gru-20260101T000000-ef34ab")
+    ('gru-20260201T000000-ab12cd', 'gru-20260201T000000-ab12cd+gru-20260101T000000-ef34ab')
+    """
+    return version if former is None else f"{version}{_BESIDE}{former}"
+
+
+def of_team(name: str) -> tuple[str, str | None]:
+    """Versions of the network of a `team` and of the one that answers beside it, if any does.
+
+    >>> of_team(team("b", "a")), of_team(team("b"))
+    (('b', 'a'), ('b', None))
+    """
+    version, _, former = name.partition(_BESIDE)
+    return version, former or None
 
 
 class RecurrentExpert:
@@ -37,11 +56,12 @@ class RecurrentExpert:
 
     Args:
         network: never changed here.
-        model: positive number that names the network, as `model_number` gives it; hidden states carry it.
+        model: positive number that names the team, as `model_number` gives it; hidden states carry it.
         version: its name in the registry, published with every forecast.
         season: that its training had, in steps when ``int``, in seconds when ``float``, 0 for none; streams take it
             over with the model unless another is declared.
         further_seasons: that its training found beyond it, in seconds.
+        former: the champion before it, which answers beside it; ``None`` where none does.
     """
 
     name = "recurrent"
@@ -55,10 +75,15 @@ class RecurrentExpert:
         season: int | float,
         encoder: SeriesEncoder,
         further_seasons: tuple[float, ...] = (),
+        former: FormerChampion | None = None,
     ) -> None:
-        self.network = network.eval()
+        self._carried = CarriedNetwork(network, "hidden")
+        self.network = network
         self.model = model
         self.version = version
+        self.former = former
+        self.team = team(version, former.version if former else None)
+        """Its version, and that of the former champion: what a replay has to know of who answers."""
         self.season = season
         self.further_seasons = further_seasons
         self._encoder = encoder
@@ -68,33 +93,18 @@ class RecurrentExpert:
 
     @staticmethod
     def columns(hidden_shape: tuple[int, int]) -> tuple[Column, ...]:
-        """Hidden state ``[L, W]`` and the model it belongs to (0: none)."""
+        """Hidden state ``[L, W]`` and the model it belongs to (0: none); not those of a former champion."""
         return Column("hidden", "f4", hidden_shape), Column("model", "i4")
 
     def step(self, c: Columns, slots: IntArray, features: Float32Array) -> Float32Array:
         """Carry hidden states over one tick; returns the top layer, ``[B, D]``. B is a multiple of `WAVE_TILE`."""
-        with torch.inference_mode():
-            top, hidden = self.network.step(torch.from_numpy(features), torch.from_numpy(c["hidden"][slots]))
-            c["hidden"][slots] = hidden.numpy()
-            return np.asarray(top.numpy())
+        if self.former is not None:
+            self.former.step(c, slots, features)
+        return self._carried.step(c, slots, features)
 
     def answer(self, top: Float32Array, at: Origins) -> tuple[Float32Array, BoolArray]:
-        """Quantiles from what `step` returned, relative to the origin and in units of the scale, never crossing,
-        ``[B, H, Q]``; and whose are usable, ``[B]``."""
-        with torch.inference_mode():
-            made = self.network.quantiles(
-                torch.from_numpy(top),
-                torch.from_numpy(at.features),
-                torch.from_numpy(at.ahead),
-                None if at.future is None else torch.from_numpy(at.future),
-            ).numpy()
-        if np.abs(at.ahead).max() <= LOOK_AHEAD_CLIP and np.abs(made).max() < _LIMIT:  # neither holds a nan then
-            return made, np.ones(len(made), np.bool_)
-        # The head adds this part of the look-ahead as it is, however large.
-        beyond = (at.ahead - np.clip(at.ahead, -LOOK_AHEAD_CLIP, LOOK_AHEAD_CLIP))[:, :, None]
-        within = np.abs(made - beyond) < _LIMIT + 1e-6 * np.abs(beyond)  # false for nan too
-        sane: BoolArray = np.logical_and.reduce(within, axis=(1, 2))
-        return np.where(sane.reshape(-1, 1, 1), made, np.float32(0.0)), sane
+        """Quantiles ``[B, H, Q]`` from what `step` returned, and whose are usable, ``[B]``: `CarriedNetwork.answer`."""
+        return self._carried.answer(top, at)
 
     def rebuild(self, c: Columns, slots: IntArray, last_tick: FloatArray, *, relearn_scale: bool) -> None:
         """Make the hidden states of these streams by replaying their rings, oldest tick first.
@@ -105,7 +115,10 @@ class RecurrentExpert:
             relearn_scale: also take scale and level from the replay: after the season changed they mean another thing.
         """
         encoder, rows = self._encoder, np.arange(1, len(slots) + 1)
-        scratch = Rows((*encoder.columns, *self.columns(self.network.hidden_shape)), len(slots) + 1)
+        carried = self.columns(self.network.hidden_shape)
+        if self.former is not None:
+            carried += self.former.columns(self.network.hidden_shape)
+        scratch = Rows((*encoder.columns, *carried), len(slots) + 1)
         for name in ("season", "scale", "scale_long", "change", "seen"):
             scratch[name][rows] = c[name][slots]
         ticks, length = c["tick"][slots], encoder.ring_steps
@@ -132,7 +145,8 @@ class RecurrentExpert:
                 standardised=True,
             )
             self.step(scratch, where, inputs.features)
-        c["hidden"][slots] = scratch["hidden"][rows]
+        for column in carried:
+            c[column.name][slots] = scratch[column.name][rows]
         c["model"][slots] = self.model
         if relearn_scale:
             for name in ("scale", "scale_long", "change", "level"):

@@ -69,6 +69,10 @@ class RecurrentStack(nn.Module):
             below = self._output(carried)
         return below, (layers[0].unsqueeze(1) if len(layers) == 1 else torch.stack(layers, dim=1))
 
+    def top(self, hidden: Tensor) -> Tensor:
+        """Output of the top layer ``[B, D]`` after the tick that left this hidden state, ``[B, L, W]``."""
+        return self._output(hidden[:, -1])
+
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """A whole window of every stream.
 

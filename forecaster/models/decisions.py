@@ -44,6 +44,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     serving: str
     beside: str
     """The one that is only scored: the challenger of a shadow, the former champion of a guard."""
+    former: str = ""
+    """That would answer beside that one as its former champion; empty for none."""
     steps: int
     """Readings of each stream, on average, after which it is decided."""
     began: float
@@ -98,6 +100,16 @@ class Choice(NamedTuple):
     decision: Mapping[str, Any]
 
 
+class Serving(NamedTuple):
+    """Who answers, by group; a group without is absent."""
+
+    champions: dict[str, str]
+    formers: dict[str, str]
+    """Champions before them: those that a rollback leads to."""
+    trials: dict[str, Trial]
+    """Under way."""
+
+
 def line_up(history: Iterable[RegistryRecord], group: str = "") -> list[str]:
     """Champions of a group that a rollback can step back through, the present one last.
 
@@ -110,15 +122,18 @@ def line_up(history: Iterable[RegistryRecord], group: str = "") -> list[str]:
     """
     champions: list[str] = []
     for record in history:
-        if record.group != group:
-            continue
-        if record.action == "promoted":
-            champions.append(record.version)
-        elif record.action == "rolled_back":
-            champions = champions[:-1]
-            if champions[-1:] != [record.version]:  # its promotion is older than the oldest record there is
-                champions = [record.version]
+        if record.group == group:
+            _move(champions, record)
     return champions
+
+
+def former_champion(champions: Sequence[str]) -> str | None:
+    """The last of a `line_up` that is another than the present one.
+
+    >>> former_champion(["a", "b", "b"]), former_champion(["a", "a"]), former_champion([])
+    ('a', None, None)
+    """
+    return next((version for version in reversed(champions) if version != champions[-1]), None)
 
 
 def groups_decided(history: Iterable[RegistryRecord]) -> list[str]:
@@ -138,36 +153,40 @@ def trial_under_way(history: Iterable[RegistryRecord], group: str = "") -> Trial
     >>> trial_under_way(past).beside, trial_under_way([*past, record(3, "refused", "b")])
     ('b', None)
     >>> guarded = trial_under_way([*past, record(3, "promoted", "b", guard_steps=64)])
-    >>> guarded.kind, guarded.serving, guarded.beside
-    ('guard', 'b', 'a')
+    >>> guarded.kind, guarded.serving, guarded.beside, guarded.former
+    ('guard', 'b', 'a', '')
     """
     trial: Trial | None = None
-    champion: str | None = None
+    champions: list[str] = []
     for record in history:
         if record.group != group:
             continue
-        before = champion
-        if record.action in ("promoted", "rolled_back"):
-            champion, trial = record.version, None
+        before = champions[-1] if champions else None
+        if record.action in _SERVING:
+            former = former_champion(champions)
+            trial = None
+            _move(champions, record)
             if record.action == "promoted" and before not in (None, record.version):
-                trial = _trial(record, "guard", record.version, before, "guard_steps")
+                trial = _trial(record, "guard", record.version, before, former, "guard_steps")
         elif record.action == "challenged":
-            trial = _trial(record, "shadow", before, record.version, "shadow_steps")
+            trial = _trial(record, "shadow", before, record.version, before, "shadow_steps")
         elif trial is not None and record.action in ("refused", "confirmed"):
             ends = trial.beside if trial.kind == "shadow" else trial.serving
             trial = None if record.version == ends else trial
     return trial
 
 
-def who_serves(history: Sequence[RegistryRecord]) -> tuple[dict[str, str], dict[str, Trial]]:
-    """Champions and trials under way, by group; a group without is absent."""
-    champions: dict[str, str] = {}
-    trials: dict[str, Trial] = {}
+def who_serves(history: Sequence[RegistryRecord]) -> Serving:
+    """Champions, those before them, and trials under way."""
+    serving = Serving({}, {}, {})
     for group in groups_decided(history):
-        champions.update((group, version) for version in line_up(history, group)[-1:])
+        champions = line_up(history, group)
+        serving.champions.update((group, version) for version in champions[-1:])
+        if (former := former_champion(champions)) is not None:
+            serving.formers[group] = former
         if (trial := trial_under_way(history, group)) is not None:
-            trials[group] = trial
-    return champions, trials
+            serving.trials[group] = trial
+    return serving
 
 
 def no_champion_before(place: str, champions: Sequence[str], group: str) -> NoChampion:
@@ -184,8 +203,23 @@ def no_champion_before(place: str, champions: Sequence[str], group: str) -> NoCh
     )
 
 
+def _move(champions: list[str], record: RegistryRecord) -> None:
+    """What a decision about their group makes of a line of champions."""
+    if record.action == "promoted":
+        champions.append(record.version)
+    elif record.action == "rolled_back":
+        del champions[-1:]
+        if champions[-1:] != [record.version]:  # its promotion is older than the oldest record there is
+            champions[:] = [record.version]
+
+
 def _trial(
-    record: RegistryRecord, kind: Literal["shadow", "guard"], serving: str | None, beside: str | None, name: str
+    record: RegistryRecord,
+    kind: Literal["shadow", "guard"],
+    serving: str | None,
+    beside: str | None,
+    former: str | None,
+    name: str,
 ) -> Trial | None:
     steps = record.decision.get(name)
     if not (isinstance(steps, int) and steps > 0 and serving and beside):
@@ -195,6 +229,7 @@ def _trial(
         kind=kind,
         serving=serving,
         beside=beside,
+        former=former or "",
         steps=steps,
         began=record.time,
         group=record.group,
@@ -229,8 +264,8 @@ def version_settled(trial: Trial, action: Settled) -> str:
 def spare_versions(created: Sequence[str], history: Sequence[RegistryRecord], keep: int) -> list[str]:
     """Models that nobody will miss, oldest first.
 
-    Kept are of each group the champion, the one a rollback leads to and the one on trial, the ``keep`` models that
-    served last, and of all others the ``keep`` newest.
+    Kept are of each group the champion, the one a rollback leads to and those that a trial needs, the ``keep`` models
+    that served last, and of all others the ``keep`` newest.
 
     Args:
         created: versions there are, oldest first.
@@ -240,7 +275,7 @@ def spare_versions(created: Sequence[str], history: Sequence[RegistryRecord], ke
     needed = set(list(served)[:keep])
     for group in groups_decided(history):
         trial = trial_under_way(history, group)
-        needed |= {*line_up(history, group)[-2:], *([trial.beside] if trial else [])}
+        needed |= {*line_up(history, group)[-2:], *([trial.beside, trial.former] if trial else [])}
     others = [version for version in created if version not in needed]
     return others[: max(len(others) - keep, 0)]
 

@@ -71,9 +71,9 @@ _FORMAT_1_COLUMNS = frozenset(
     }
 )
 """All that a program of format 1 could have remembered: its pages do not say what they hold."""
-_PASSING = "told_"
-"""Columns that are there under some settings only and are given up with them (`engine/withholding.py`): what a program
-without them reads over."""
+_PASSING = ("told_", "former_")
+"""Columns that are there under some settings only and are given up with them (`engine/withholding.py`,
+`experts/former.py`): what a program without them reads over."""
 
 
 class Page(NamedTuple):

@@ -66,8 +66,7 @@ class DirectoryRegistry:
         self._path = path
         self._journal, self._group_journal = path / "decisions.jsonl", path / "group-decisions.jsonl"
         self._stamp: tuple[tuple[int, int, int], ...] | None = None
-        self._champions: dict[str, str] = {}
-        self._trials: dict[str, Trial] = {}
+        self._serving = who_serves([])
 
     def put(self, artifact: ModelArtifact) -> None:
         """See `ModelRegistry.put`."""
@@ -103,12 +102,17 @@ class DirectoryRegistry:
     def champion(self, group: str = DEFAULT) -> str | None:
         """See `ModelRegistry.champion`. Reads the journals only if one changed."""
         self._look_up()
-        return self._champions.get(group)
+        return self._serving.champions.get(group)
+
+    def champions(self, group: str = DEFAULT) -> tuple[str | None, str | None]:
+        """See `ModelRegistry.champions`."""
+        self._look_up()
+        return self._serving.champions.get(group), self._serving.formers.get(group)
 
     def trial(self, group: str = DEFAULT) -> Trial | None:
         """See `ModelRegistry.trial`."""
         self._look_up()
-        return self._trials.get(group)
+        return self._serving.trials.get(group)
 
     def promote(
         self,
@@ -225,7 +229,7 @@ class DirectoryRegistry:
         """Who serves and who is on trial, anew where a journal changed."""
         stamp = self._journal_stamp(self._journal), self._journal_stamp(self._group_journal)
         if stamp != self._stamp:
-            self._champions, self._trials = who_serves(self.history())
+            self._serving = who_serves(self.history())
             self._stamp = stamp
 
     def _versions(self) -> list[str]:

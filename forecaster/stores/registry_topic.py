@@ -93,8 +93,7 @@ class TopicRegistry:
         self._live: dict[tuple[int, int], LiveScore] = {}
         """Trial and partition to score."""
         self._requested: dict[str, TrainingRequest] = {}
-        self._champions: dict[str, str] = {}
-        self._trials: dict[str, Trial] = {}
+        self._serving = who_serves([])
         self._is_stale = True
         """A decision came since champion and trial were looked up."""
         self._has_warned = False
@@ -102,12 +101,17 @@ class TopicRegistry:
     def champion(self, group: str = DEFAULT) -> str | None:
         """See `ModelRegistry.champion`."""
         self._look_up()
-        return self._champions.get(group)
+        return self._serving.champions.get(group)
+
+    def champions(self, group: str = DEFAULT) -> tuple[str | None, str | None]:
+        """See `ModelRegistry.champions`."""
+        self._look_up()
+        return self._serving.champions.get(group), self._serving.formers.get(group)
 
     def trial(self, group: str = DEFAULT) -> Trial | None:
         """See `ModelRegistry.trial`."""
         self._look_up()
-        return self._trials.get(group)
+        return self._serving.trials.get(group)
 
     def get(self, version: str) -> ModelArtifact:
         """See `ModelRegistry.get`."""
@@ -250,12 +254,12 @@ class TopicRegistry:
         """Who serves and who is on trial, anew where a decision came."""
         self._refresh()
         if self._is_stale:
-            self._champions, self._trials = who_serves(self._readable_decisions())
+            self._serving = who_serves(self._readable_decisions())
             self._is_stale = False
 
     def _stale_scores(self) -> list[Entry]:
         """Tombstones for scores of trials that are over."""
-        _, trials = who_serves(self._readable_decisions())
+        trials = who_serves(self._readable_decisions()).trials
         numbers = {trial.number for trial in trials.values()}
         return [(live_key(*key), None) for key in sorted(self._live) if key[0] not in numbers]
 

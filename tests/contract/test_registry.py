@@ -486,7 +486,9 @@ def test_a_challenger_is_on_trial_beside_the_champion_until_somebody_settles_it(
 
     registry.challenge(challenger.version, {"shadow_steps": 64}, now=7.0)
     trial = registry.trial()
-    assert trial == Trial(number=2, kind="shadow", serving=champion, beside=challenger.version, steps=64, began=7.0)
+    assert trial == Trial(
+        number=2, kind="shadow", serving=champion, beside=challenger.version, former=champion, steps=64, began=7.0
+    )
     assert registry.champion() == champion
     record = registry.settle(trial, "promoted", {"gain": 0.1, "guard_steps": 32}, now=8.0)
     late = elsewhere.settle(trial, "refused", {}, now=9.0)
@@ -501,6 +503,29 @@ def test_a_challenger_is_on_trial_beside_the_champion_until_somebody_settles_it(
     assert elsewhere.champion() == champion
     assert elsewhere.trial() is None
     assert [r.action for r in elsewhere.history()] == ["promoted", "challenged", "promoted", "rolled_back"]
+
+
+def test_the_former_champion_is_the_one_a_rollback_leads_to(open_registry: Callable[[], ModelRegistry]) -> None:
+    registry = open_registry()
+    assert registry.champions() == (None, None)
+    first = promoted(registry, make_model(1))[0]
+    assert registry.champions() == (first, None)
+    second = promoted(registry, make_model(2))[0]
+    assert registry.champions() == (second, first)
+    registry.promote(second, {}, now=8.0)
+    assert registry.champions() == (second, first), "promoted again, it is not its own former champion"
+    third = promoted(registry, make_model(3))[0]
+    assert registry.champions() == (third, second)
+    fourth = make_model(4)
+    registry.put(fourth)
+    registry.promote(fourth.version, {"guard_steps": 8}, now=9.0)
+
+    trial = registry.trial()
+
+    assert trial is not None
+    assert (trial.beside, trial.former) == (third, second), "as it answered before"
+    registry.rollback(now=10.0)
+    assert registry.champions() == (third, second)
 
 
 def test_scores_of_partitions_are_kept_one_each_and_go_when_the_trial_is_over(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
+import pytest
 from fault.harness import (
     Crew,
     MakeGround,
@@ -23,6 +24,7 @@ from fault.harness import (
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
 from forecaster.engine.switches import read_switches
+from forecaster.experts.recurrent import team
 from forecaster.models.decisions import RegistryRecord
 from forecaster.stores.registry_topic import TopicRegistry
 from forecaster.transports.kafka_client import KafkaConnection
@@ -85,8 +87,9 @@ def trainer(environment: Mapping[str, str], log: Path):
             process.wait()
 
 
+@pytest.mark.parametrize("keeps_former", [False, True])
 def test_workers_follow_the_models_topic_and_no_answer_depends_on_a_trial(
-    make_ground: MakeGround, tmp_path: Path
+    make_ground: MakeGround, tmp_path: Path, keeps_former: bool
 ) -> None:
     """By hand to the second model and back; then a trial of it, decided by a trainer, while a worker is killed.
 
@@ -104,6 +107,7 @@ def test_workers_follow_the_models_topic_and_no_answer_depends_on_a_trial(
         "TRAINING__MIN_READINGS": "1000000000",
         "PROMOTION__GUARD_STEPS": "6",
         "PROMOTION__PATIENCE": str(PATIENCE_SECONDS),
+        "PROMOTION__KEEP_FORMER": str(keeps_former),
     }
     with (
         Crew(ground, workers=2, directory=tmp_path / "crew", registry=tmp_path / "none", settings=settings) as crew,
@@ -145,7 +149,8 @@ def test_workers_follow_the_models_topic_and_no_answer_depends_on_a_trial(
         recorded = tmp_path / "recorded.jsonl"
         recorded.write_text(crew.run("state", "switches").stdout)
         served = [switch.version for switch in read_switches(recorded) if switch.partition == 0]
-        assert served[:3] == [first.version, second.version, first.version]
+        beside = first.version if keeps_former else None
+        assert served[:3] == [first.version, team(second.version, beside), first.version]
         follow = {**settings, "ENGINE__SWITCHES": str(recorded), "TRAINING__MODE": "off"}
         assert_as_if_nothing_had_happened(crew, tmp_path, tmp_path / "none", follow)
 

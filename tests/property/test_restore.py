@@ -45,27 +45,30 @@ class Bench:
         feedback: Sequence[Feedback] = (),
         known_ahead: bool = False,
         further_seasons: tuple[int | float | None, ...] = (),
+        keeps_former: bool = False,
         **rules: Any,
     ) -> None:
         self.pipeline: Pipeline = make_pipeline(
-            **SHAPES[cell], publishing=publishing, known_ahead=int(known_ahead), further_seasons=further_seasons
+            **SHAPES[cell],
+            publishing=publishing,
+            known_ahead=int(known_ahead),
+            further_seasons=further_seasons,
+            keeps_former=keeps_former,
         )
         self.codec = JsonCodec(known_ahead=("plan",) if known_ahead else (), horizon=self.pipeline.horizon)
-        self.networks = {
-            expert.version: expert
-            for expert in (
-                make_recurrent(
-                    self.pipeline,
-                    seed=seed,
-                    model=seed,
-                    cell=cell,
-                    season=season,
-                    own_linear=_OWN,
-                    further_seasons=found,
-                )
-                for seed, season, found in ((1, 0, ()), (2, 12, (15.0,)))
-            )
-        }
+        common: dict[str, Any] = {"cell": cell, "own_linear": _OWN}
+        self.first = make_recurrent(self.pipeline, seed=1, model=1, **common)
+        former = self.first if keeps_former else None
+        self.second = make_recurrent(
+            self.pipeline,
+            seed=2,
+            model=3 if former else 2,  # another number, so that hidden states of one alone are made anew
+            season=12,
+            further_seasons=(15.0,),
+            former=former,
+            **common,
+        )
+        self.networks = {expert.team: expert for expert in (self.first, self.second)}
         self.feedback = RecordedFeedback(feedback)
         self.rules = {"boundary_records": 128, **rules}
         self.flush = {"flush_seconds": flush_seconds, "max_pages": max_pages}
@@ -89,8 +92,8 @@ class Bench:
     def start(self, records: list[RawRecord]) -> PartitionTask:
         """A task that stands at the committed offset, from nothing or from the state."""
         if not self.committed:
-            task = self.new_task(self.networks["gru-test-1"])
-            task.schedule(self.networks["gru-test-2"])
+            task = self.new_task(self.first)
+            task.schedule(self.second)
             return task
         task = self.new_task(None)
         stored = [StateRecord(key, value) for key, value in self.state.items()]
@@ -101,8 +104,8 @@ class Bench:
             task.replay(again[start : start + 37], self.clock)
         task.finish_replay(self.committed)
         self.replayed += len(again)
-        if task.networks[""] is self.networks["gru-test-1"]:
-            task.schedule(self.networks["gru-test-2"])  # as the registry asks again of a new worker
+        if task.networks[""] is self.first:
+            task.schedule(self.second)  # as the registry asks again of a new worker
         return task
 
     def commit(self, task: PartitionTask, answers: list[OutRecord]) -> None:
@@ -148,6 +151,47 @@ def test_a_killed_task_goes_on_as_if_it_had_never_died(cell: str, known_ahead: b
     assert any(b'"model":"gru-test-2"' in value for value in forecasts_of(killed.answers))
     assert killed.answers == never_killed.answers
     assert killed.committed == never_killed.committed == len(records)
+
+
+@pytest.mark.parametrize("cell", SHAPES)
+def test_a_killed_task_goes_on_with_the_former_champion_beside_its_successor(cell: str) -> None:
+    records = make_messy_records(np.random.default_rng(11), readings=30)
+    never_killed, killed = (Bench(cell, keeps_former=True) for _ in range(2))
+
+    run(never_killed, records, np.random.default_rng(5), kills=0)
+    run(killed, records, np.random.default_rng(6), kills=12)
+
+    assert killed.replayed > 0
+    assert any(b'"former":' in value for value in forecasts_of(never_killed.answers))
+    assert killed.answers == never_killed.answers
+    assert killed.state["switch/128"] == b"gru-test-2+gru-test-1"
+
+
+def test_a_partition_gives_its_former_champion_up_and_takes_one_in_again() -> None:
+    """As when the setting changes between two runs: what the others had learnt is kept."""
+    records = make_messy_records(np.random.default_rng(5), readings=30)
+    without, beside = Bench("gru"), Bench("gru", keeps_former=True)
+    third = len(records) // 3
+    run(beside, records[:third], np.random.default_rng(0), kills=0)
+
+    without.state, without.committed = dict(beside.state), beside.committed
+    without.networks[beside.second.team] = without.second  # what there is no room for is left out
+    beside.networks[without.second.team] = make_recurrent(beside.pipeline, seed=2, model=2, season=12, own_linear=_OWN)
+    run(without, records[: 2 * third], np.random.default_rng(1), kills=0)
+    beside.state, beside.committed = dict(without.state), without.committed
+    task = beside.start(records)
+    task.schedule(beside.second)
+    beside.commit(task, task.process(records[2 * third :], beside.clock).records)
+
+    told = [decode_forecast(value) for value in forecasts_of(beside.answers)]
+    alone = [decode_forecast(value) for value in forecasts_of(without.answers)]
+    assert not any("former" in forecast.experts for forecast in alone)
+    assert any(forecast.experts.get("former") for forecast in told[-40:])
+    ended = {raw.key.decode() for raw in records if raw.key and raw.value is None}
+    seqs: dict[str, list[int]] = {}
+    for forecast in sorted([*told, *alone], key=lambda forecast: forecast.seq):
+        seqs.setdefault(forecast.stream_id, []).append(forecast.seq)
+    assert all(found == list(range(1, len(found) + 1)) for name, found in seqs.items() if name not in ended)
 
 
 @pytest.mark.parametrize("further", [(5, 300.0), (None,)], ids=["declared", "found"])
@@ -201,8 +245,8 @@ class GroupedBench(Bench):
         for seed in (1, 2, 3, 4, 5, 6):
             expert = make_recurrent(self.pipeline, seed=seed, model=seed)
             self.networks[expert.version] = expert
-        self.first = {DEFAULT: self.networks["gru-test-1"], "odd": self.networks["gru-test-3"]}
-        self.second = {
+        self.begun = {DEFAULT: self.networks["gru-test-1"], "odd": self.networks["gru-test-3"]}
+        self.next = {
             DEFAULT: self.networks["gru-test-2"],
             "odd": self.networks["gru-test-4"],
             "m2": self.networks["gru-test-5"],
@@ -220,8 +264,8 @@ class GroupedBench(Bench):
 
     def start(self, records: list[RawRecord]) -> PartitionTask:
         if not self.committed:
-            task = self.new_grouped(self.first)
-            for group, network in self.second.items():
+            task = self.new_grouped(self.begun)
+            for group, network in self.next.items():
                 task.schedule(network, group=group)
             return task
         task = self.new_grouped({})
@@ -232,7 +276,7 @@ class GroupedBench(Bench):
             task.replay(again[start : start + 37], self.clock)
         task.finish_replay(self.committed)
         self.replayed += len(again)
-        for group, network in self.second.items():
+        for group, network in self.next.items():
             if task.networks.get(group) is not network:
                 task.schedule(network, group=group)
         return task

@@ -34,11 +34,16 @@ def make_case(
     known_ahead: bool = False,
     pipeline: Pipeline | None = None,
     publishing: dict[str, Any] | None = None,
+    keeps_former: bool = False,
     **rules: Any,
 ) -> tuple[Pipeline, PartitionTask]:
-    """A task served by one network, with another one scheduled for the first boundary."""
+    """A task served by one network, with another one scheduled for the first boundary, beside it or in its place."""
     pipeline = pipeline or make_pipeline(
-        **SHAPES[cell], covariates=2 * covariates, known_ahead=int(known_ahead), publishing=publishing
+        **SHAPES[cell],
+        covariates=2 * covariates,
+        known_ahead=int(known_ahead),
+        publishing=publishing,
+        keeps_former=keeps_former,
     )
     codec = JsonCodec(
         covariates=("load", "steps") if covariates else (),
@@ -48,8 +53,24 @@ def make_case(
     first = make_recurrent(pipeline, seed=1, model=1, cell=cell)
     task = make_task(pipeline, codec=codec, recurrent=first, boundary_records=BOUNDARY, **rules)
     own = ("m1", "m2", "m3", "site-0/sensor")
-    task.schedule(make_recurrent(pipeline, seed=2, model=2, cell=cell, season=12, own_linear=own))
+    former = first if keeps_former else None
+    task.schedule(make_recurrent(pipeline, seed=2, model=2, cell=cell, season=12, own_linear=own, former=former))
     return pipeline, task
+
+
+@pytest.mark.parametrize("cell", SHAPES)
+def test_answers_with_a_former_champion_are_the_same_bytes_however_records_fall_into_polls_and_waves(cell: str) -> None:
+    rng = np.random.default_rng([5, len(cell)])
+    records = make_messy_records(rng, readings=24)
+    _, whole = make_case(cell, keeps_former=True, max_wave=64)
+    _, cut = make_case(cell, keeps_former=True, max_wave=int(rng.integers(1, 40)))
+
+    expected = answers(whole, records, [])
+    found = answers(cut, records, random_polls(rng, len(records)))
+
+    assert whole.switched_at == cut.switched_at == BOUNDARY
+    assert any(decode_forecast(value).experts.get("former") for value in forecasts_of(expected))
+    assert found == expected
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import weakref
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -40,13 +42,20 @@ def make_settings(tmp_path: Path, **more: Any) -> Settings:
     )
 
 
-def promote(settings: Settings, *, season_seconds: tuple[float, ...] = (), **overrides: Any) -> str:
-    """An untrained network becomes champion of the registry of the settings."""
+def make_artifact(
+    settings: Settings, *, seed: int = 1, season_seconds: tuple[float, ...] = (), **overrides: Any
+) -> ModelArtifact:
+    """An untrained network."""
     features = build_encoder(settings).feature_names
     shape: dict[str, Any] = {"horizon": 4, "hidden": 8, "feature_names": features, "used_features": features}
-    network = RecurrentForecaster.seeded(HyperParameters(**(shape | overrides)), 1)
+    network = RecurrentForecaster.seeded(HyperParameters(**(shape | overrides)), seed)
     span = DataSpan(first=START, last=START + 1, streams=1, readings=2)
-    artifact = ModelArtifact.create(network, created=START, data=span, season_seconds=season_seconds)
+    return ModelArtifact.create(network, created=START, data=span, season_seconds=season_seconds)
+
+
+def promote(settings: Settings, **overrides: Any) -> str:
+    """An untrained network becomes champion of the registry of the settings."""
+    artifact = make_artifact(settings, **overrides)
     registry = DirectoryRegistry(settings.registry.directory)
     registry.put(artifact)
     registry.promote(artifact.version, {}, now=START)
@@ -101,6 +110,30 @@ def test_the_champion_of_the_registry_serves(tmp_path):
     assert [p["status"] for p in published[9:]] == ["ok"] * 21
     assert {p["model"] for p in published[9:]} <= {version, None}
     assert any(p["model"] == version for p in published[9:]), "once a forecast of its own has settled"
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_the_champion_before_answers_beside_it_where_the_settings_say_so(tmp_path: Path, keeps: bool) -> None:
+    settings = make_settings(tmp_path, promotion={"keep_former": keeps})
+    for seed in (1, 2):
+        version = promote(settings, seed=seed)
+
+    published = answers(settings)
+
+    assert {p["model"] for p in published[9:]} <= {version, None}
+    assert any("former" in p["experts"] for p in published) == keeps
+
+
+def test_networks_that_serve_no_more_are_let_go(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    daemon = build_daemon(settings, source=MemorySource([]), sink=MemorySink(), embedded=True)
+    models = [make_artifact(settings, seed=seed) for seed in range(8)]
+
+    networks = [weakref.ref(daemon._make_recurrent(model, None)) for model in models]
+
+    gc.collect()
+    assert networks[0]() is None
+    assert daemon._make_recurrent(models[-1], None) is networks[-1](), "who serves is not made again"
 
 
 @pytest.mark.parametrize(

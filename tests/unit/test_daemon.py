@@ -23,7 +23,8 @@ from forecaster.engine.report import RecoveryReport, Restoring
 from forecaster.engine.turns import Pace
 from forecaster.engine.worker import Worker
 from forecaster.errors import ArtifactMismatch, DeliveryFailed, TrainingFailed, TransportError
-from forecaster.experts.recurrent import RecurrentExpert, model_number
+from forecaster.experts.former import FormerChampion
+from forecaster.experts.recurrent import RecurrentExpert, model_number, team
 from forecaster.models.artifact import DataSpan, ModelArtifact
 from forecaster.models.decisions import LiveScore, Trial
 from forecaster.models.hyperparameters import HyperParameters
@@ -76,14 +77,16 @@ class FakeRegistry:
     of_groups: dict[str, ModelArtifact] = field(default_factory=dict)
     """Champions of groups other than the default."""
 
-    def champion(self, group: str = DEFAULT) -> str | None:
+    def champions(self, group: str = DEFAULT) -> tuple[str | None, str | None]:
         if group != DEFAULT:
-            return self.of_groups[group].version if group in self.of_groups else None
-        now = self.line[min(self.looks, len(self.line) - 1)] if self.line else None
+            return (self.of_groups[group].version if group in self.of_groups else None), None
+        place = min(self.looks, len(self.line) - 1)
+        now = self.line[place] if self.line else None
         self.looks += 1
         if isinstance(now, Exception):
             raise now
-        return now.version if now else None
+        before = [a.version for a in self.line[:place] if isinstance(a, ModelArtifact) and a != now]
+        return (now.version, before[-1] if before else None) if now else (None, None)
 
     def trial(self, group: str = DEFAULT) -> Trial | None:
         return self.trial_at(self.looks) if self.trial_at and group == DEFAULT else None
@@ -184,7 +187,8 @@ def make_harness(
     registry: FakeRegistry | None = None,
     child: FakeChild | None = None,
     history: HistoryBuffer | None = None,
-    make_recurrent: Callable[[ModelArtifact], RecurrentExpert] | None = None,
+    make_recurrent: Callable[[ModelArtifact, ModelArtifact | None], RecurrentExpert] | None = None,
+    keeps_former: bool = False,
     serve: Callable[[Daemon], FakeEndpoint] | None = None,
     give_up_seconds: float = 60.0,
     train_every_seconds: float = 1e9,
@@ -196,7 +200,8 @@ def make_harness(
     rules: GroupRules | None = None,
 ) -> Harness:
     groups = (rules or GroupRules()).names
-    clock, pipeline, sink, endpoint = ManualClock(START), make_pipeline(), MemorySink(), FakeEndpoint()
+    clock, sink, endpoint = ManualClock(START), MemorySink(), FakeEndpoint()
+    pipeline = make_pipeline(keeps_former=keeps_former)
     source = WatchedSource(script, clock)
     worker = Worker(
         source,
@@ -235,13 +240,14 @@ def make_harness(
             window_seconds=dict.fromkeys(groups, 1e6),
         )
 
-    def recurrent_of(artifact: ModelArtifact) -> RecurrentExpert:
+    def recurrent_of(artifact: ModelArtifact, former: ModelArtifact | None) -> RecurrentExpert:
         return RecurrentExpert(
             artifact.network(),
-            model=model_number(artifact.version),
+            model=model_number(team(artifact.version, former and former.version)),
             version=artifact.version,
             season=0,
             encoder=pipeline.encoder,
+            former=former and FormerChampion(former.network(), version=former.version),
         )
 
     daemon = Daemon(
@@ -255,6 +261,7 @@ def make_harness(
         training=training,
         drift=drift and GroupSchedules({DEFAULT: drift}),
         groups=groups,
+        keeps_former=keeps_former,
         desk=desk,  # type: ignore[arg-type]
         serve=serve or (lambda _: endpoint),
         clock=clock,
@@ -466,7 +473,7 @@ def test_the_champion_serves_from_the_start_and_its_successor_takes_over():
 def test_a_champion_that_does_not_fit_is_refused_once_and_loudly(caplog):
     misfit = make_artifact(1)
 
-    def refuse(artifact: ModelArtifact) -> RecurrentExpert:
+    def refuse(artifact: ModelArtifact, former: ModelArtifact | None) -> RecurrentExpert:
         raise ArtifactMismatch(f"Model {artifact.version} does not fit.", hint="Train again.")
 
     registry = FakeRegistry([misfit])
@@ -486,15 +493,50 @@ def test_the_model_after_one_that_does_not_fit_serves():
     harness = make_harness(readings(80), registry=FakeRegistry([misfit] * 4 + [good]))
     fitting = harness.daemon._make_recurrent
 
-    def choose(artifact: ModelArtifact) -> RecurrentExpert:
+    def choose(artifact: ModelArtifact, former: ModelArtifact | None) -> RecurrentExpert:
         if artifact.version == misfit.version:
             raise ArtifactMismatch("It does not fit.")
-        return fitting(artifact)
+        return fitting(artifact, former)
 
     harness.daemon._make_recurrent = choose
     harness.run()
 
     assert harness.answers()[-1]["model"] == good.version
+
+
+def test_the_former_champion_answers_beside_its_successor_where_there_is_room_for_it():
+    first, second = make_artifact(1), make_artifact(2)
+    registry = FakeRegistry([first] * 6 + [second])
+    harness = make_harness(readings(160), registry=registry, keeps_former=True)
+
+    harness.run()
+
+    last = harness.answers()[-1]
+    assert last["model"] == second.version, "consumers are told who serves"
+    assert harness.worker.networks[DEFAULT].team == team(second.version, first.version)
+    assert last["experts"].keys() & {"former", "recurrent"}
+    assert harness.metric("forecaster_model_switches_total") == 2
+    assert registry.gets == [first.version, second.version, first.version]
+
+
+def test_a_former_champion_that_does_not_fit_is_left_out_with_one_warning(caplog):
+    misfit, good = make_artifact(1), make_artifact(2)
+    registry = FakeRegistry([misfit] * 6 + [good])
+    harness = make_harness(readings(160), registry=registry, keeps_former=True)
+    fitting = harness.daemon._make_recurrent
+
+    def choose(artifact: ModelArtifact, former: ModelArtifact | None) -> RecurrentExpert:
+        if former is not None:
+            raise ArtifactMismatch("It does not fit.", hint="Nothing to do.")
+        return fitting(artifact, former)
+
+    harness.daemon._make_recurrent = choose
+    with caplog.at_level(logging.WARNING):
+        harness.run()
+
+    assert harness.answers()[-1]["model"] == good.version
+    assert harness.worker.networks[DEFAULT].team == good.version
+    assert [record.message for record in caplog.records] == ["former champion cannot answer beside its successor"]
 
 
 def test_a_registry_that_cannot_be_read_is_told_of_once_until_it_can(caplog):
@@ -709,10 +751,10 @@ def test_a_model_that_cannot_be_tried_out_here_is_said_once_and_harms_nothing(ca
     harness = make_harness(readings(100), registry=registry, desk=desk)
     fitting = harness.daemon._make_recurrent
 
-    def choose(artifact: ModelArtifact) -> RecurrentExpert:
+    def choose(artifact: ModelArtifact, former: ModelArtifact | None) -> RecurrentExpert:
         if artifact.version == second.version:
             raise ArtifactMismatch("It does not fit.")
-        return fitting(artifact)
+        return fitting(artifact, former)
 
     harness.daemon._make_recurrent = choose
     with caplog.at_level(logging.ERROR):
