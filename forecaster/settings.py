@@ -660,7 +660,9 @@ class EngineSettings(_Section):
 class CommitSettings(_Section):
     """How often answers and offsets are made durable."""
 
-    interval_ms: int = Field(200, ge=0, le=60_000, description="Between commits; 0 commits after every poll.")
+    interval_ms: int = Field(
+        200, ge=0, le=60_000, description="From one commit to the next; 0 commits after every poll."
+    )
     max_records: int = Field(10_000, ge=1, description="Answers after which a commit comes early.")
 
 

@@ -57,7 +57,8 @@ class Worker:
 
     Args:
         delivery: makes tasks live and their answers durable.
-        commit_interval_seconds: between commits.
+        commit_interval_seconds: from the beginning of a commit to that of the next; at least half of it is between
+            them.
         commit_max_records: answers after which a commit comes early.
         max_poll_records: records taken at once.
         give_up_seconds: the broker may be away for this long before the worker stops with the broker's error.
@@ -362,7 +363,9 @@ class Worker:
             self._committed.update(offsets)
             report.committed = True
             report.seconds["commit"] = self._clock.monotonic() - started
-        self._committed_at = self._clock.monotonic()
+        # From beginning to beginning, or every answer would wait for what the commit before took as well; but at least
+        # half of the time is for answering.
+        self._committed_at = max(started, self._clock.monotonic() - self._interval / 2)
         self._is_waited_for = False
         self._failing_since = None
         self._backoff = 0.0

@@ -1,3 +1,4 @@
+import itertools
 import logging
 from collections import Counter
 
@@ -83,6 +84,23 @@ def test_readings_are_answered_and_committed_after_the_interval():
     assert bench.answered() == Counter({(0, offset): 1 for offset in range(10)})
     assert bench.worker.accepted == 10
     assert not bench.worker.is_failing
+
+
+@pytest.mark.parametrize(("takes", "period"), [(2.0, 5.0), (4.0, 7.0)])
+def test_commits_are_counted_from_their_beginnings_and_leave_half_of_the_time_for_answers(takes, period):
+    """One that takes 2 of 5 seconds holds no other up; one that takes 4 leaves 2.5, in turns of a second."""
+    bench = Bench(raws(400), max_poll_records=2)
+    commit, began = bench.source.commit, []
+
+    def slow(offsets):
+        began.append(bench.clock.monotonic())
+        bench.clock.advance(takes)
+        commit(offsets)
+
+    bench.source.commit = slow
+    bench.turn(60)
+
+    assert {b - a for a, b in itertools.pairwise(began[1:])} == {period}
 
 
 def test_many_answers_bring_the_commit_forward():
