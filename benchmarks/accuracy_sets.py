@@ -16,7 +16,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +37,7 @@ class Set(NamedTuple):
     """Of seasonal naive where score.py scores; 0 where it does not."""
 
 
+NO_NETWORK = {"training.mode": "off"}
 SERIES = SHARED / "evaluation" / "series"
 SETS = {
     "etth1": Set(
@@ -90,7 +93,7 @@ def play_sets(args: argparse.Namespace, kept: Path) -> None:
         result: dict[str, Any] = {
             "title": chosen.title,
             "command": f"forecaster backtest --data {chosen.data.name} {shown}",
-            "without_network": run(chosen, 0, args.scorer, kept / f"{name}-without-network", network=False),
+            "without_network": run(chosen, 0, args.scorer, kept / f"{name}-without-network", settings=NO_NETWORK),
             "runs": [],
         }
         for seed in args.seeds:
@@ -105,11 +108,13 @@ def play_sets(args: argparse.Namespace, kept: Path) -> None:
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
-def run(chosen: Set, seed: int, scorer: str | None, out: Path, *, network: bool = True) -> dict[str, Any]:
-    """One backtest: what is kept of its scores.json, and the figures of score.py."""
+def run(
+    chosen: Set, seed: int, scorer: str | None, out: Path, *, settings: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """One backtest, with ``settings`` by name: what is kept of its scores.json, and the figures of score.py."""
     if not (out / "scores.json").is_file():
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTER_")}
-        environment = {} if network else {"FORECASTER_TRAINING__MODE": "off"}
+        environment = environment_of(settings)
         command = [sys.executable, "-m", "forecaster", "backtest", "--data", str(chosen.data), "--out", str(out)]
         subprocess.run(
             [*command, *chosen.flags, "--seed", str(seed)],
@@ -133,6 +138,11 @@ def run(chosen: Set, seed: int, scorer: str | None, out: Path, *, network: bool 
         for stream in scores["streams"]
     ]
     return kept | ({"score_py": neutral} if neutral else {})
+
+
+def environment_of(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings by name as variables of the environment."""
+    return {f"FORECASTER_{name.replace('.', '__').upper()}": value for name, value in settings.items()}
 
 
 def score_neutrally(chosen: Set, out: Path, horizon: int, scorer: str | None) -> dict[str, Any] | None:

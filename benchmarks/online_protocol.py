@@ -20,10 +20,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from accuracy_sets import environment_of
 from series import DATA, read_table
 
 from forecaster.models.artifact import write_atomically
@@ -34,6 +37,7 @@ SOURCE = DATA / "ett" / "ETTh1.csv"
 MONTH = 30 * 24
 STANDARDISED, WARMUP, ROWS = 4 * MONTH, 5 * MONTH, 20 * MONTH
 FLAGS = ("--columns", "*", "--season", "24", "--warmup", str(WARMUP), "--retrain-every", str(MONTH))
+NONE: Mapping[str, str] = MappingProxyType({})
 GOALS = {1: 0.21, 24: 0.63, 48: 0.75}
 
 
@@ -67,10 +71,10 @@ def cut_series(directory: Path) -> Path:
     return path
 
 
-def run(data: Path, horizon: int, seed: int, out: Path) -> dict[str, Any]:
-    """One backtest, scored; what lies at ``out`` already is not played again."""
+def run(data: Path, horizon: int, seed: int, out: Path, settings: Mapping[str, str] = NONE) -> dict[str, Any]:
+    """One backtest with ``settings`` by name, scored; what lies at ``out`` already is not played again."""
     if not (out / "scores.json").is_file():
-        _play(data, horizon, seed, out)
+        _play(data, horizon, seed, out, settings)
     scores = json.loads((out / "scores.json").read_bytes())
     of_mean, of_median = standardised_errors(scores, "mse_mean"), standardised_errors(scores, "mse")
     return {
@@ -95,13 +99,13 @@ def standardised_errors(scores: dict[str, Any], name: str) -> dict[str, float]:
     return {name: float(by_stream[name] / unit[name] ** 2) for name in unit}
 
 
-def _play(data: Path, horizon: int, seed: int, out: Path) -> None:
+def _play(data: Path, horizon: int, seed: int, out: Path, settings: Mapping[str, str]) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTER_")}
     command = [sys.executable, "-m", "forecaster", "backtest", "--data", str(data), "--out", str(out), *FLAGS]
     subprocess.run(
         # Forecasts themselves are not looked at: as few as can be are written.
         [*command, "--horizon", str(horizon), "--seed", str(seed), "--origin-stride", str(ROWS)],
-        env=inherited,
+        env=inherited | environment_of(settings),
         cwd=ROOT,
         check=True,
         stdout=subprocess.DEVNULL,

@@ -15,6 +15,8 @@ sys.path.insert(0, str(DOCS.parent / "benchmarks"))
 from training_techniques import RESULT, TECHNIQUES  # noqa: E402 - it lies beside the checkout's other scripts
 
 KNOWN_AHEAD = RESULT.with_name("known_ahead.json")
+FLAGGED = RESULT.with_name("flagged_anomalies.json")
+FORMER = RESULT.with_name("former_champion.json")
 COST = RESULT.with_name("training_cost.json")
 
 _HEAD = """\
@@ -46,6 +48,7 @@ once.
 | transfer: start from a named model, body held at first | `start_from`, `freeze_steps` | no |
 | the best covariates alone | `covariates_kept`, `covariate_score` | all are shown |
 | flagged anomalies capped or masked | `anomalies` | no |
+| the former champion as an expert beside its successor | `promotion.keep_former` | no |
 | training asked for by drift | `drift`, `drift_span`, `drift_pause` | no |
 | streams in groups, each with a champion of its own | `groups` | all are one group |
 
@@ -211,6 +214,10 @@ def render() -> str:
         parts.append(f"\nNot measured yet: {'; '.join(waiting)}.\n")
     if KNOWN_AHEAD.exists():
         parts.append(_known_ahead(json.loads(KNOWN_AHEAD.read_text())))
+    if FLAGGED.exists():
+        parts.append(_flagged(json.loads(FLAGGED.read_text())))
+    if FORMER.exists():
+        parts.append(_former(json.loads(FORMER.read_text())))
     if COST.exists():
         parts.append(_cost(json.loads(COST.read_text())))
     return "".join(parts)
@@ -233,6 +240,62 @@ def _known_ahead(found: dict[str, Any]) -> str:
         for name, shown in who.items():
             columns = zip(*(cell[name] for cell in by_seed.values()), strict=True)
             lines.append(f"| {told} | {shown} | {' | '.join(_spread(list(column), '.3f') for column in columns)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _flagged(found: dict[str, Any]) -> str:
+    """What `benchmarks/flagged_anomalies.py` found."""
+    lines = [
+        "\n### Flagged anomalies: server metrics of the Numenta benchmark\n",
+        "`python benchmarks/flagged_anomalies.py`\n",
+        f"Through the whole engine, three trainings a run; seeds {', '.join(found['keep'])}. Less is better; changes "
+        "against `keep` on the same seed.\n",
+        "| `anomalies` | MAE of the last value's | scaled quantile loss | change of it |",
+        "|---|---|---|---|",
+    ]
+    for treatment, by_seed in sorted(found.items(), key=lambda item: item[0] != "keep"):
+        columns = [_spread([cell[name] for cell in by_seed.values()], ".4f") for name in ("relative_naive", "sql")]
+        change = [100 * (cell["sql"] / found["keep"][seed]["sql"] - 1) for seed, cell in by_seed.items()]
+        against = "" if treatment == "keep" else f"{_spread(change, '+.2f')} %"
+        lines.append(f"| `{treatment}` | {' | '.join(columns)} | {against} |")
+    return "\n".join(lines) + "\n"
+
+
+def _former(found: dict[str, Any]) -> str:
+    """What `benchmarks/former_champion.py` found: losses after a switch against the former champion going on alone."""
+    titles = {
+        "warm": "trained on from the former one, as in service",
+        "alike": "trained from nothing on another seed",
+        "astray": "of other streams, promoted by mistake",
+    }
+    seeds = list(found["switch"])
+    spans = sorted(found["switch"][seeds[0]]["warm"]["stays"], key=int)
+    lines = [
+        "\n### The former champion beside its successor: ETTh1\n",
+        "`python benchmarks/former_champion.py`\n",
+        "Pinball of what is published after a successor took over, against the former champion going on alone; less is "
+        f"better. Seeds {', '.join(seeds)}.\n",
+        f"| successor | `promotion.keep_former` | {' | '.join(f'first {span} readings' for span in spans)} |",
+        f"|---|---|{'---|' * len(spans)}",
+    ]
+    for kind, title in titles.items():
+        for who, shown in (("alone", "off"), ("beside", "on")):
+            changes = [
+                [100 * (cell[kind][who][span] / cell[kind]["stays"][span] - 1) for cell in found["switch"].values()]
+                for span in spans
+            ]
+            told = " | ".join(f"{_spread(change, '+.2f')} %" for change in changes)
+            lines.append(f"| {title} | {shown} | {told} |")
+    without, beside = (
+        [error for name, error in found["online"].items() if name.endswith(f"/{how}")] for how in ("without", "with")
+    )
+    if without and beside:
+        paired = ", ".join(name.removesuffix("/with") for name in found["online"] if name.endswith("/with"))
+        lines.append(
+            f"\nOnline protocol over 24 leads, seeds {paired}, mean squared error: {_spread(without, '.4f')} without, "
+            f"{_spread(beside, '.4f')} with it "
+            "([0030](decisions/0030-the-former-champion-may-answer-beside-its-successor.md))."
+        )
     return "\n".join(lines) + "\n"
 
 
