@@ -155,4 +155,4 @@ def test_its_first_spread_is_what_it_left_in_training():
     at = Origins(np.array([1, 2]), np.zeros((2, 11), np.float32), blank, blank, blank, blank,
                  np.zeros((2, 4), np.float32), np.zeros(2, bool))  # fmt: skip
 
-    assert LinearExpert(make_linear(encoder), encoder).first_spread(at).tolist() == [[0.5] * 4] * 2
+    assert LinearExpert(make_linear(encoder), encoder).first_spread({}, at).tolist() == [[0.5] * 4] * 2

@@ -12,7 +12,7 @@ def test_persistence_stays_at_the_last_value_and_expects_errors_that_grow_with_t
 
     assert available.all()
     assert not points.any()
-    np.testing.assert_allclose(expert.first_spread(at), [0.5 * np.sqrt([1, 2, 3, 4]), [0, 0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(expert.first_spread({}, at), [0.5 * np.sqrt([1, 2, 3, 4]), [0, 0, 0, 0]], rtol=1e-6)
 
 
 def test_seasonal_naive_repeats_the_season_where_there_is_one():
@@ -22,7 +22,7 @@ def test_seasonal_naive_repeats_the_season_where_there_is_one():
 
     assert available.tolist() == [True, False]
     assert points[0].tolist() == [0.5, -1.0, 2.0, 0.0]
-    assert expert.first_spread(at).tolist() == [[1.0] * 4] * 2
+    assert expert.first_spread({}, at).tolist() == [[1.0] * 4] * 2
     assert np.isfinite(points).all()
 
 
