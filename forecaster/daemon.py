@@ -330,8 +330,6 @@ class Daemon:
         if former is not None:
             recurrent = self._with_former(artifact, former, group) or recurrent
         self._worker.adopt(recurrent, group=group)
-        if current and current.version == version:
-            return
         self._collectors.set_model(version, trained_at=artifact.manifest.created, group=group_label(group))
         of = f"group {group}: " if group else ""
         self._note(of + _took_over(artifact, current.version if current else None))
