@@ -24,6 +24,7 @@ import torch
 from forecaster.app import build_encoder, build_pipeline, build_untrained
 from forecaster.engine.pipeline import Pipeline
 from forecaster.engine.wave import Wave
+from forecaster.experts.former import FormerChampion
 from forecaster.experts.linear import lag_inputs
 from forecaster.experts.recurrent import RecurrentExpert
 from forecaster.models.linear import MOST_OWN, LinearForecast
@@ -55,11 +56,15 @@ def main() -> None:
     parser.add_argument("--waves", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quantiles", default="0.1,0.5,0.9")
+    parser.add_argument("--former", action="store_true", help="with a former champion beside the network")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     settings = Settings.model_validate(
-        {"forecast": {"quantiles": [float(q) for q in args.quantiles.split(",")], "seasons": [str(_SEASON)]}}
+        {
+            "forecast": {"quantiles": [float(q) for q in args.quantiles.split(",")], "seasons": [str(_SEASON)]},
+            "promotion": {"keep_former": args.former},
+        }
     )
     pipeline = build_pipeline(settings)
     recurrent = untrained(settings, pipeline)
@@ -87,7 +92,10 @@ def main() -> None:
 def untrained(settings: Settings, pipeline: Pipeline) -> RecurrentExpert:
     """The serving expert of `untrained_network`."""
     network = untrained_network(settings)
-    return RecurrentExpert(network, model=1, version="gru-bench", season=_SEASON, encoder=pipeline.encoder)
+    former = FormerChampion(untrained_network(settings), version="gru-former") if pipeline.keeps_former else None
+    return RecurrentExpert(
+        network, model=1, version="gru-bench", season=_SEASON, encoder=pipeline.encoder, former=former
+    )
 
 
 def untrained_network(settings: Settings) -> RecurrentForecaster:

@@ -379,3 +379,21 @@ def test_partitions_stepped_together_answer_by_the_same_bytes_and_remember_the_s
         assert list(one.table) == list(other.table)
         for name, column in one.table.arrays.items():
             assert column[rows].tobytes() == other.table.arrays[name][rows].tobytes(), name
+
+
+def test_a_partition_with_a_former_champion_and_one_without_are_not_stepped_as_one() -> None:
+    """One has passed the boundary at which it joins, the other has not."""
+    records = make_messy_records(np.random.default_rng(4), readings=12)
+    pipeline = make_pipeline(keeps_former=True)
+    alone = make_recurrent(pipeline, seed=1, model=1)
+    beside = make_recurrent(pipeline, seed=1, model=2, former=make_recurrent(pipeline, seed=2, model=3))
+
+    def make_tasks() -> list[PartitionTask]:
+        return [make_task(pipeline, recurrent=network, boundary_records=10_000) for network in (alone, beside)]
+
+    expected = [process(task, records).records for task in make_tasks()]
+    received = [(task, task.receive(records, ManualClock())) for task in make_tasks()]
+    flush_together(received, ManualClock())
+
+    assert [result.records for _, result in received] == expected
+    assert expected[0] != expected[1]

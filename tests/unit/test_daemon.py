@@ -744,6 +744,17 @@ def test_a_trial_is_scored_and_handed_in_while_it_lasts_and_no_training_begins()
     assert len(child.histories) > during.pop(), "they begin again after it"
 
 
+def test_a_trials_second_model_has_the_former_champion_beside_it_that_it_would_have_in_service():
+    first, second = make_artifact(1), make_artifact(2)
+    trial = msgspec.structs.replace(make_trial(first, second), former=first.version)
+    registry = FakeRegistry([first] * 500 + [second], trial_at=lambda look: trial)
+    harness = make_harness(readings(40), registry=registry, desk=FakeDesk(), keeps_former=True)
+
+    harness.run()
+
+    assert harness.worker._trials[DEFAULT][1].team == team(second.version, first.version)
+
+
 def test_a_model_that_cannot_be_tried_out_here_is_said_once_and_harms_nothing(caplog):
     first, second = make_artifact(1), make_artifact(2)
     registry = FakeRegistry([first] * 500 + [second], trial_at=lambda look: make_trial(first, second))

@@ -49,8 +49,8 @@ class Source:
 class Stage:
     """One partition that a worker left after some commits, another worker that gets it, and readings to go on with."""
 
-    def __init__(self, *, with_standby: bool, deadline_seconds: float = 30.0) -> None:
-        self.pipeline: Pipeline = make_pipeline()
+    def __init__(self, *, with_standby: bool, deadline_seconds: float = 30.0, keeps_former: bool = False) -> None:
+        self.pipeline: Pipeline = make_pipeline(keeps_former=keeps_former)
         self.network = make_recurrent(self.pipeline)
         self.records = make_messy_records(np.random.default_rng(3), readings=20)
         self.logs, self.source, self.clock = StateLogs(), Source(1), ManualClock(1_000.0)
@@ -410,3 +410,18 @@ def test_replaying_leaves_the_loop_its_turn() -> None:
 
     assert sum(taken) == 1_100
     assert max(turns) <= 0.2
+
+
+def test_a_former_champion_that_joined_meanwhile_answers_from_the_next_boundary_on() -> None:
+    """As where the setting is turned on between two starts: the replay is by the network that served alone."""
+    stage = Stage(with_standby=False, keeps_former=True)
+    alone = stage.network
+    stage.work(5)
+    stage.recovery._network = lambda name: alone
+    stage.network = make_recurrent(stage.pipeline, model=3, former=make_recurrent(stage.pipeline, seed=2, model=2))
+
+    task, _, _ = stage.restore()
+
+    assert task.networks[DEFAULT] is alone
+    stage.answers(task)
+    assert task.networks[DEFAULT] is stage.network
