@@ -4,8 +4,9 @@ usage: python benchmarks/bench_latency.py [--rates 0 100 1000] [--seconds 10] [-
 
 One worker with the defaults of serving and an untrained network of the default shape; commits come every 200 ms at
 least once, every 100 ms in transactions. Readings carry the time of sending, a read-committed reader notes when the
-forecast of each is there. Rate 0 measures the worker at rest. Writes benchmarks/results/latency.json, with `--add`
-beside the figures that are there.
+forecast of each is there. `relay` among the clients is `relay.py`, which only decodes, encodes an answer of the same
+size and sends it, by the public calls of kafka-python: what client and broker take by themselves. Rate 0 measures the
+worker at rest. Writes benchmarks/results/latency.json, with `--add` beside the figures that are there.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import logging
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_e2e import CLIENTS, make_registry
-from kafka_bench import RESULTS, SERVING, EvenStreams, about, brokers, cpu_seconds, write
+from bench_e2e import CLIENTS, make_registry, relay
+from kafka_bench import RESULTS, SERVING, EvenStreams, about, brokers, cpu_seconds, process_seconds, write
 
 from fault.harness import Crew, Ground  # isort: skip
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -34,10 +36,14 @@ _PATIENCE_SECONDS = 120.0
 _TICK_SECONDS = 0.001
 
 
-def measure(bootstrap: str, directory: Path, args: argparse.Namespace, client: str, delivery: str, rate: int) -> Any:
-    """Milliseconds and the share of a core of one worker at one rate."""
-    ground = Ground(bootstrap, partitions=_PARTITIONS, streams=1, seed=0)
-    streams = EvenStreams(_STREAMS, now=time.time)
+RELAY = "relay"
+
+
+@contextmanager
+def daemon(
+    ground: Ground, directory: Path, args: argparse.Namespace, client: str, delivery: str
+) -> Iterator[tuple[str, Callable[[], float]]]:
+    """A worker that is up: the topic of its answers, and its seconds of CPU so far."""
     settings = {
         **SERVING,
         "COMMIT__INTERVAL_MS": str(COMMIT_MS[delivery]),
@@ -47,21 +53,39 @@ def measure(bootstrap: str, directory: Path, args: argparse.Namespace, client: s
         **dict(pair.split("=", 1) for pair in args.set),
     }
     registry = make_registry(directory / "models")
+    with Crew(ground, workers=1, directory=directory, registry=registry, delivery=delivery, settings=settings) as crew:
+        crew.wait_until(lambda: crew.is_up(0), seconds=_PATIENCE_SECONDS, what="up")
+        yield crew.forecasts, lambda: cpu_seconds(crew)
+
+
+@contextmanager
+def bare(ground: Ground, delivery: str) -> Iterator[tuple[str, Callable[[], float]]]:
+    """The same of a bare relay on kafka-python."""
+    with relay(ground, delivery, "kafka-python", COMMIT_MS[delivery]) as (answers, pid):
+        yield answers, lambda: process_seconds(pid())
+
+
+def measure(bootstrap: str, directory: Path, args: argparse.Namespace, client: str, delivery: str, rate: int) -> Any:
+    """Milliseconds and the share of a core of one worker, or of a bare relay, at one rate."""
+    ground = Ground(bootstrap, partitions=_PARTITIONS, streams=1, seed=0)
+    streams = EvenStreams(_STREAMS, now=time.time)
     waits: list[float] = []
     with (
         closing(ground),
-        Crew(ground, workers=1, directory=directory, registry=registry, delivery=delivery, settings=settings) as crew,
+        bare(ground, delivery) if client == RELAY else daemon(ground, directory, args, client, delivery) as (
+            answers,
+            spent,
+        ),
         closing(KafkaProducer(bootstrap_servers=bootstrap, linger_ms=0)) as producer,
         closing(KafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed")) as reader,
     ):
-        crew.wait_until(lambda: crew.is_up(0), seconds=_PATIENCE_SECONDS, what="up")
-        reader.assign([TopicPartition(crew.forecasts, number) for number in range(_PARTITIONS)])
+        reader.assign([TopicPartition(answers, number) for number in range(_PARTITIONS)])
         reader.seek_to_beginning()
         began = time.monotonic()
         used, is_warm, sent = 0.0, False, 0
         while (now := time.monotonic() - began) < args.warm_up + args.seconds:
             if not is_warm and now >= args.warm_up:
-                is_warm, used, measured_from = True, cpu_seconds(crew), now
+                is_warm, used, measured_from = True, spent(), now
             due = round(now * rate) - sent
             for key, value in streams.take(due):
                 producer.send(ground.readings, key=key, value=value)
@@ -76,7 +100,7 @@ def measure(bootstrap: str, directory: Path, args: argparse.Namespace, client: s
                         origin = json.loads(record.value)["origin"]
                         waits.append(arrived - datetime.fromisoformat(origin.replace("Z", "+00:00")).timestamp())
             time.sleep(_TICK_SECONDS)
-        share = (cpu_seconds(crew) - used) / (time.monotonic() - began - measured_from)
+        share = (spent() - used) / (time.monotonic() - began - measured_from)
     found: dict[str, Any] = {"client": client, "delivery": delivery, "readings_per_second": rate}
     found |= {"commit_ms": COMMIT_MS[delivery], "cpu_share": round(share, 3)}
     if waits:
@@ -90,7 +114,7 @@ def main() -> None:
     parser.add_argument("--rates", type=int, nargs="+", default=[0, 100, 1_000])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--warm-up", type=float, default=5.0)
-    parser.add_argument("--clients", nargs="+", default=["batched"], choices=CLIENTS)
+    parser.add_argument("--clients", nargs="+", default=["batched"], choices=[*CLIENTS, RELAY])
     parser.add_argument("--deliveries", nargs="+", default=list(COMMIT_MS), choices=COMMIT_MS)
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="further settings of the worker")
     parser.add_argument("--add", action="store_true", help="to the figures in the file")

@@ -5,7 +5,8 @@ usage: python benchmarks/coverage.py [--sets etth1 air …] [--seed 0]
 Each set of benchmarks/accuracy_sets.py is played by `forecaster backtest` in this process with levels for both
 intervals. Coverage is that of scores.json, of every origin and lead after the warm-up; streams most of whose values are
 one value or repeat the one before are left out and counted. The interval score is also taken of what the network said
-itself, before mixture and calibration, at the same origins. Writes benchmarks/results/coverage.json, set by set.
+itself, before mixture and calibration, at the same origins: there each of those streams stands alone. Writes
+benchmarks/results/coverage.json, set by set.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from forecaster.cli.main import main as forecaster
 from forecaster.engine.pipeline import Pipeline, StepResult
 from forecaster.evaluation.scores import Array, interval_score
 from forecaster.experts.recurrent import RecurrentExpert
+from forecaster.series.identity import stream_identity
+from forecaster.state.streams import IDENTITY
 
 LEVELS = "0.05,0.1,0.5,0.9,0.95"
 _OUTER, _INNER = 0, 1  # place of the lower quantile of the 90 and the 80 % interval
@@ -58,13 +61,21 @@ def played(chosen: Set, seed: int) -> dict[str, Any]:
         if code:
             raise SystemExit(code)
         scores = json.loads((Path(out) / "scores.json").read_bytes())
+    by_identity = against_raw(answers, scores["protocol"]["horizon"], scores["protocol"]["warmup"])
+    ratios = {
+        stream["stream_id"]: by_identity[identity]
+        for stream in scores["streams"]
+        if (identity := stream_identity(stream["stream_id"])) in by_identity
+    }
+    tied = [stream["stream_id"] for stream in scores["streams"] if stream["is_tied"]]
     return {
         "title": chosen.title,
         "seed": seed,
         "streams": len(scores["streams"]),
-        "tied": [stream["stream_id"] for stream in scores["streams"] if stream["is_tied"]],
+        "tied": tied,
         "intervals": [coverages(scores, nominal) for nominal in NOMINAL.values()],
-        "interval_score_of_raw": against_raw(answers, scores["protocol"]["horizon"], scores["protocol"]["warmup"]),
+        "interval_score_of_raw": _pooled([ratio for name, ratio in ratios.items() if name not in tied]),
+        "interval_score_of_raw_tied": {name: ratio for name, ratio in ratios.items() if name in tied},
     }
 
 
@@ -119,7 +130,11 @@ def kept_answers() -> Iterator[list[dict[str, Array]]]:
         if len(given.slots):
             raw = said[0][: len(given.slots)] if said else np.full_like(given.quantiles, np.nan)
             answers.append(
-                {"slot": given.slots, "value": given.values, "published": given.quantiles.astype(np.float32)}
+                {
+                    "stream": c[IDENTITY][given.slots],
+                    "value": given.values,
+                    "published": given.quantiles.astype(np.float32),
+                }
                 | {"raw": raw.astype(np.float32)}
             )
         return result
@@ -131,12 +146,12 @@ def kept_answers() -> Iterator[list[dict[str, Array]]]:
         RecurrentExpert.answer, Pipeline.step = answer, step  # type: ignore[method-assign]
 
 
-def against_raw(answers: list[dict[str, Array]], horizon: int, warmup: float) -> dict[str, float]:
-    """Interval score published over that of the network's own interval, by nominal; geometric mean over streams."""
+def against_raw(answers: list[dict[str, Array]], horizon: int, warmup: float) -> dict[int, dict[str, float]]:
+    """Interval score published over that of the network's own interval, by nominal, of each `stream_identity`."""
     whole = {name: np.concatenate([part[name] for part in answers]) for name in answers[0]}
-    ratios: dict[str, list[float]] = {f"{nominal:g}": [] for nominal in NOMINAL.values()}
-    for slot in np.unique(whole["slot"]):
-        mine = whole["slot"] == slot
+    found: dict[int, dict[str, float]] = {}
+    for stream in np.unique(whole["stream"]):
+        mine = whole["stream"] == stream
         values, published, raw = whole["value"][mine], whole["published"][mine], whole["raw"][mine]
         origins = np.arange(int(len(values) * warmup), max(len(values) - horizon, 0))
         origins = origins[~np.isnan(raw[origins, 0, 0])]
@@ -149,8 +164,14 @@ def against_raw(answers: list[dict[str, Array]], horizon: int, warmup: float) ->
                 for made in (published, raw)
             )
             if of_raw > 0:
-                ratios[f"{nominal:g}"].append(score / of_raw)
-    return {nominal: float(np.exp(np.mean(np.log(found)))) for nominal, found in ratios.items()}
+                found.setdefault(int(stream), {})[f"{nominal:g}"] = score / of_raw
+    return found
+
+
+def _pooled(ratios: list[dict[str, float]]) -> dict[str, float]:
+    """Geometric mean over streams, by nominal."""
+    names = [f"{nominal:g}" for nominal in NOMINAL.values()]
+    return {name: float(np.exp(np.mean([np.log(ratio[name]) for ratio in ratios if name in ratio]))) for name in names}
 
 
 if __name__ == "__main__":

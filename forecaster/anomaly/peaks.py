@@ -82,6 +82,7 @@ def _follow(
     excess_mean: Float32Array,
     excess_square: Float32Array,
 ) -> None:
+    log_rarer = np.log((1 - _LEVEL) / risk)
     for row in range(len(slots)):
         slot = slots[row]
         for channel in range(surprise.shape[1]):
@@ -96,7 +97,7 @@ def _follow(
             threshold = THRESHOLD
             if n >= PEAK_READINGS:
                 of_peaks = _peak_threshold(
-                    level[slot, channel], excess_mean[slot, channel], excess_square[slot, channel], risk
+                    level[slot, channel], excess_mean[slot, channel], excess_square[slot, channel], log_rarer
                 )
                 threshold = max(THRESHOLD, of_peaks)
             found[row, channel] = likelihood / threshold
@@ -120,15 +121,15 @@ def _follow(
 
 
 @compiled
-def _peak_threshold(level: float, mean: float, variance: float, risk: float) -> float:
-    """Exceeded with the risk asked for, by the generalised Pareto distribution of the peaks' first two moments."""
+def _peak_threshold(level: float, mean: float, variance: float, log_rarer: float) -> float:
+    """Exceeded with the risk asked for, by the generalised Pareto distribution of the peaks' first two moments; of how
+    much rarer that is than the level, the logarithm."""
     shape = 0.5 * (1 - mean * mean / max(variance, 1e-12))
     shape = min(max(shape, _LEAST_SHAPE), _MOST_SHAPE)
     if abs(shape) < 1e-3:
         shape = 1e-3
     width = max(mean * (1 - shape), 1e-9)
-    rarer = (1 - _LEVEL) / risk
-    above: float = width / shape * (np.exp(shape * np.log(rarer)) - 1)
+    above: float = width / shape * (np.exp(shape * log_rarer) - 1)
     return level + above
 
 

@@ -76,13 +76,13 @@ def encode_forecasts_avro(wave: ForecastWave) -> list[bytes]:
         _optional(wave.values),
         np.ascontiguousarray(wave.step_seconds, "<f8").view("V8").tolist(),
         _quantiles(wave.quantiles),
-        wave.statuses,
+        [wave.status_names[status] for status in wave.statuses.tolist()],
         _experts(wave),
-        wave.offsets,
+        wave.offsets.tolist(),
         wave.fields,
-        wave.sequences,
+        wave.sequences.tolist(),
         _optional(wave.coverages),
-        [0] * len(wave.stream_ids) if wave.withheld is None else wave.withheld,
+        [0] * len(wave.stream_ids) if wave.withheld is None else wave.withheld.tolist(),
         strict=True,
     )
     return [

@@ -1,19 +1,17 @@
 """Forecasts of a whole wave as JSON: the bytes of `encode_forecast`, without an object for each forecast.
 
-Quantiles are written by `number_text`, other numbers a column at a time by msgspec, whose text is cut at the commas;
-what all rows share is written once.
+`forecast_text` puts records together; msgspec writes names and what is no rounded number, a column at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import msgspec
 import numpy as np
 
-from forecaster.codecs.number_text import matrices
+from forecaster.codecs.forecast_text import Columns, RecordTexts, write_records
 from forecaster.series.columns import FloatArray, IntArray
 
 _encode = msgspec.json.Encoder().encode
@@ -21,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class ForecastWave:
-    """Fields of `Forecast` for ``B`` of them, by column; what is no list holds for all."""
+    """Fields of `Forecast` for ``B`` of them, by column; what is no column holds for all."""
 
     stream_ids: Sequence[str]
     times: FloatArray
@@ -32,70 +30,85 @@ class ForecastWave:
     quantile_levels: tuple[float, ...]
     quantiles: FloatArray
     """``[B, H, Q]``; ``nan`` for a stream that has never had a value."""
-    statuses: Sequence[str]
+    statuses: IntArray
+    """Of each, its place among the ``status_names``, ``[B]``."""
+    status_names: tuple[str, ...]
     model: str | None
     experts: tuple[str, ...]
     shares: FloatArray
-    """Of each expert, as they are to be written, ``[B, E]``; those at 0 are left out."""
+    """Of each expert, from 0 to 1 and rounded to four decimals, ``[B, E]``; those at 0 are left out."""
     network: str
     """The expert without a share of which a forecast names no model."""
     topic: str
     partition: int
-    offsets: Sequence[int]
+    offsets: IntArray
     fields: Sequence[str]
-    sequences: Sequence[int]
+    sequences: IntArray
     coverages: FloatArray
-    """As they are to be written, ``nan`` where unknown, ``[B]``."""
-    withheld: Sequence[int] | None = None
+    """From 0 to 1 and rounded to four decimals, ``nan`` where unknown, ``[B]``."""
+    withheld: IntArray | None = None
     """``None`` where the publishing policy withholds nothing."""
 
 
 def encode_forecasts(wave: ForecastWave) -> list[bytes]:
     """One JSON text in UTF-8 for each row, byte for byte what `encode_forecast` makes of it."""
-    if not wave.stream_ids:
+    rows = len(wave.stream_ids)
+    if rows == 0:
         return []
-    levels = b',"quantile_levels":' + _encode(wave.quantile_levels) + b',"quantiles":'
-    source = b'},"source":{"topic":' + _encode(wave.topic) + b',"partition":' + _encode(wave.partition) + b',"offset":'
-    columns = zip(
-        _encode(list(wave.stream_ids))[2:-2].split(b'","'),  # no quote inside a JSON string stands behind a comma
-        _origins(wave.times),
-        _numbers(wave.values),
-        _numbers(wave.step_seconds),
-        matrices(wave.quantiles),
-        wave.statuses,
-        _experts(wave),
-        wave.offsets,
-        wave.fields,
-        wave.sequences,
-        [b"" if share == b"null" else b',"coverage":' + share for share in _numbers(wave.coverages)],
-        [0] * len(wave.stream_ids) if wave.withheld is None else wave.withheld,
-        strict=True,
+    fields = list(dict.fromkeys(wave.fields))
+    numbers = np.empty((rows, 2))
+    numbers[:, 0], numbers[:, 1] = wave.values, wave.step_seconds
+    seconds, microseconds = split_times(wave.times)
+    records, holes = write_records(
+        RecordTexts(
+            shared=(
+                b'{"stream_id":',
+                b',"origin":"',
+                b'","value":',
+                b',"step_seconds":',
+                b',"quantile_levels":' + _encode(wave.quantile_levels) + b',"quantiles":',
+                b'},"source":{"topic":%b,"partition":%d,"offset":' % (_encode(wave.topic), wave.partition),
+                b'},"seq":',
+                b',"coverage":',
+                b',"withheld":',
+                b"}",
+            ),
+            kinds=[
+                b',"status":%b,"model":%b,"experts":{' % (_encode(status), _encode(model))
+                for status in wave.status_names
+                for model in (None, wave.model)
+            ],
+            experts=[_encode(name) + b":" for name in wave.experts],
+            fields=[b',"field":' + _encode(field) if field else b"" for field in fields],
+        ),
+        Columns(
+            names=_encode(wave.stream_ids),
+            seconds=seconds,
+            microseconds=microseconds,
+            numbers=_encode(numbers.ravel().tolist()),
+            quantiles=wave.quantiles,
+            statuses=wave.statuses,
+            network=wave.experts.index(wave.network) if wave.network in wave.experts else -1,
+            shares=wave.shares,
+            offsets=wave.offsets,
+            fields=_places(wave.fields, fields),
+            sequences=wave.sequences,
+            coverages=wave.coverages,
+            withheld=np.zeros(rows, np.int64) if wave.withheld is None else wave.withheld,
+        ),
     )
-    return [
-        b'{"stream_id":"%b","origin":"%b","value":%b,"step_seconds":%b%b%b,"status":"%b","model":%b%b%d%b},"seq":%d%b%b}'
-        % (
-            name,
-            origin,
-            value,
-            step,
-            levels,
-            rows,
-            status.encode(),
-            experts,
-            source,
-            offset,
-            b',"field":' + _encode(field) if field else b"",
-            sequence,
-            coverage,
-            b',"withheld":%d' % withheld if withheld else b"",
-        )
-        for name, origin, value, step, rows, status, experts, offset, field, sequence, coverage, withheld in columns
-    ]
+    for row, hole in holes.items():
+        record = records[row]
+        records[row] = record[:hole] + _encode(wave.quantiles[row].tolist()) + record[hole:]
+    return records
 
 
-def _numbers(column: FloatArray) -> list[bytes]:
-    """Each number as JSON, ``nan`` as null."""
-    return _encode(column.tolist())[1:-1].split(b",")
+def _places(fields: Sequence[str], among: Sequence[str]) -> IntArray:
+    """Of each field, its place."""
+    if len(among) == 1:
+        return np.zeros(len(fields), np.int64)
+    place = {field: number for number, field in enumerate(among)}
+    return np.array([place[field] for field in fields], np.int64)
 
 
 def split_times(times: FloatArray) -> tuple[FloatArray, IntArray]:
@@ -104,33 +117,3 @@ def split_times(times: FloatArray) -> tuple[FloatArray, IntArray]:
     # The part behind the point first: far from 1970 a product with the whole would round it once more.
     fractions = np.rint((times - seconds) * 1e6).astype(np.int64)
     return seconds + fractions // 1_000_000, fractions % 1_000_000
-
-
-def _origins(times: FloatArray) -> list[bytes]:
-    """What `format_time` makes of each time."""
-    seconds, fractions = split_times(times)
-    whole = np.datetime_as_string(seconds.astype(np.int64).astype("datetime64[s]")).tolist()
-    if not fractions.any():
-        return [second.encode() + b"Z" for second in whole]
-    return [
-        b"%b.%06dZ" % (second.encode(), fraction) if fraction else second.encode() + b"Z"
-        for second, fraction in zip(whole, fractions.tolist(), strict=True)
-    ]
-
-
-def _experts(wave: ForecastWave) -> list[bytes]:
-    """Of each row, the model and the shares of the experts that took part."""
-    kinds = (wave.shares > 0) @ (1 << np.arange(len(wave.experts)))
-    columns = [_numbers(wave.shares[:, expert]) for expert in range(len(wave.experts))]
-    found = [b""] * len(wave.stream_ids)
-    for kind in np.unique(kinds).tolist():
-        rows = np.flatnonzero(kinds == kind).tolist()
-        took_part = [number for number in range(len(wave.experts)) if kind >> number & 1]
-        names = [wave.experts[number] for number in took_part]
-        shares = b",".join(_encode(name).replace(b"%", b"%%") + b":%b" for name in names)
-        model = _encode(wave.model if wave.network in names else None).replace(b"%", b"%%")
-        text = model + b',"experts":{' + shares
-        picked = [[columns[number][row] for row in rows] for number in took_part]
-        for row, parts in zip(rows, zip(*picked, strict=True) if picked else repeat(()), strict=False):
-            found[row] = text % parts
-    return found

@@ -107,7 +107,8 @@ class JsonCodec:
         body = raw.value
         if body is None or len(body) > self._max_payload_bytes:
             return self._read_slowly(raw)
-        if body.count(b"[") + body.count(b"{") > MAX_NESTING:
+        # A level takes two brackets: in fewer bytes none is too deep, or it is not JSON.
+        if len(body) > 2 * MAX_NESTING and body.count(b"[") + body.count(b"{") > MAX_NESTING:
             return self._read_slowly(raw)
         try:
             answers = self._read_quickly(raw, self._decode_typed(body))

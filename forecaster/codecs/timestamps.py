@@ -54,4 +54,6 @@ def epoch_seconds(number: float, unit: str = "auto") -> float:
         divisor = 1 if size < 1e11 else 1_000 if size < 1e14 else 1_000_000 if size < 1e17 else 1_000_000_000
     else:
         divisor = UNIT_DIVISORS[unit]
-    return round(number / divisor, 6)
+    seconds = number / divisor
+    # Whole seconds and milliseconds have no microseconds to round, and `round` takes longer than all else here.
+    return seconds if divisor <= 1_000 and type(number) is int else round(seconds, 6)

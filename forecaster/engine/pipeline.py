@@ -513,7 +513,7 @@ class Pipeline:
             relative, points, answered, made, usable, at.value, at.scale, c["seen"][slots], self._anchors
         )
         self.pending.add(c, slots, c["tick"][slots] - 1, kept.points, kept.quantiles)
-        return kept.published, weights.mean(axis=1), fell_back
+        return kept.published, self._mixture.shares(weights), fell_back
 
     def _points(
         self, c: Columns, at: Origins, recurrent: RecurrentExpert | None, adopted: BoolArray

@@ -17,6 +17,8 @@ from forecaster.experts.recurrent import RecurrentExpert
 from forecaster.records import DeadLetter, Observation, OutRecord, RawRecord
 from forecaster.series.columns import FloatArray
 
+_STATUS_NAMES = tuple(status.value for status in STATUSES)
+
 
 class Publisher:
     """Writes forecasts, anomalies and dead letters to the partition their reading came from.
@@ -69,18 +71,19 @@ class Publisher:
             step_seconds=answers.step_seconds,
             quantile_levels=self._levels,
             quantiles=answers.quantiles,
-            statuses=[STATUSES[status].value for status in answers.statuses.tolist()],
+            statuses=answers.statuses,
+            status_names=_STATUS_NAMES,
             model=model,
             experts=self._experts,
             shares=shares,
             network=RecurrentExpert.name,
             topic=raw.topic,
             partition=raw.partition,
-            offsets=[raw.offset for raw, _ in readings],
+            offsets=np.array([raw.offset for raw, _ in readings], np.int64),
             fields=[observation.field for _, observation in readings],
-            sequences=answers.readings.tolist(),
+            sequences=answers.readings,
             coverages=answers.coverages.round(4),
-            withheld=None if answers.withheld is None else answers.withheld.tolist(),
+            withheld=answers.withheld,
         )
         topic, partition = self._forecasts, raw.partition
         return [

@@ -7,11 +7,12 @@ import time
 
 import numpy as np
 
-from forecaster.codecs.number_text import matrices
-from forecaster.engine.pipeline import ADOPTION_READINGS, Pipeline
+from forecaster.engine.pipeline import ADOPTION_READINGS, Answers, Pipeline
+from forecaster.engine.publisher import Publisher
 from forecaster.engine.wave import Wave
 from forecaster.experts.recurrent import RecurrentExpert
 from forecaster.models.cells import WAVE_TILE
+from forecaster.records import Observation, RawRecord
 from forecaster.series.compiled import compilations
 from forecaster.state.streams import StreamTable
 
@@ -41,7 +42,16 @@ def rehearse(pipeline: Pipeline, recurrent: RecurrentExpert) -> None:
             future=future,
         )
         result = pipeline.step(table.arrays, wave, recurrent if reading >= ADOPTION_READINGS // 2 else None)
-        matrices(result.answers.quantiles)
+        publish(pipeline, result.answers)
     seconds = time.perf_counter() - began
     if seconds > _LONG_SECONDS:
         log.info("compiled", extra={"kernels": compilations(), "seconds": round(seconds, 1)})
+
+
+def publish(pipeline: Pipeline, answers: Answers) -> None:
+    """Make the records of these answers, for nobody."""
+    publisher = Publisher(
+        forecasts="", dead_letters="", quantile_levels=pipeline.quantile_levels, experts=pipeline.experts
+    )
+    raw = RawRecord("", 0, 0, 0.0, None, None)
+    publisher.forecasts(answers, [(raw, Observation("rehearsal", 0.0, 0.0))] * len(answers.tags), None)

@@ -140,9 +140,11 @@ def rounded(number: float, decimals: int) -> float:
     >>> rounded(12.3456, 2), rounded(1234.5, -2)
     (12.35, 1200.0)
     """
-    fine = _POWERS[max(decimals, 0)]
-    coarse = _POWERS[max(-decimals, 0)]
-    shown: float = np.rint(number * fine / coarse) / fine * coarse
+    shown: float
+    if decimals >= 0:
+        shown = np.rint(number * _POWERS[decimals]) / _POWERS[decimals]
+    else:
+        shown = np.rint(number / _POWERS[-decimals]) * _POWERS[-decimals]
     return shown
 
 

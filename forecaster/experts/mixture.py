@@ -100,6 +100,13 @@ class MLPoly:
         _weigh(slots, c["regret"], c["inverse_rate"], available, at_anchors)
         return self._interpolation.apply(at_anchors)
 
+    @staticmethod
+    def shares(weights: Float32Array) -> Float32Array:
+        """Mean of ``weights``, ``[B, H, E]``, over all leads, ``[B, E]``."""
+        shares = np.zeros((weights.shape[0], weights.shape[2]), np.float32)
+        _average(weights, shares)
+        return shares
+
 
 class LeadInterpolation:
     """Values known at anchor leads, spread linearly over all leads 1..H."""
@@ -195,11 +202,22 @@ def _weigh(
 
 
 @compiled
+def _average(weights: Float32Array, shares: Float32Array) -> None:
+    rows, leads, experts = weights.shape
+    for row in range(rows):
+        for lead in range(leads):
+            for k in range(experts):
+                shares[row, k] += weights[row, lead, k]
+        for k in range(experts):
+            shares[row, k] /= np.float32(leads)
+
+
+@compiled
 def _share_out(regret: Float32Array, inverse_rate: Float32Array, available: BoolArray, weights: FloatArray) -> None:
     """In proportion to η_k·max(R_k, 0); equal shares while nobody is ahead. All ``[E]``."""
     total = 0.0
     for k in range(len(weights)):
-        weights[k] = max(regret[k], 0.0) / max(inverse_rate[k], 1e-12) if available[k] else 0.0
+        weights[k] = regret[k] / max(inverse_rate[k], 1e-12) if available[k] and regret[k] > 0 else 0.0
         total += weights[k]
     if total > 0:
         weights /= total

@@ -79,15 +79,18 @@ def _continue_shape(
             continue
         level = nearest = 0.0
         for back in range(steps):
-            shape = _mean_at(values, start[row], newest[row] - back - cycle, length, cycle, cycles)
-            off = values[start[row] + (newest[row] - back) % length] - shape
+            place = _wrapped(newest[row] - back, length)
+            shape = _mean_at(values, start[row], _wrapped(place - cycle, length), length, cycle, cycles)
+            off = values[start[row] + place] - shape
             level += off / steps
             if back == 0:
                 nearest = off
         is_sane = True
+        phase = 0
         for lead in range(horizon):
-            phase = newest[row] - cycle + 1 + lead % cycle
-            shape = _mean_at(values, start[row], phase, length, cycle, cycles)
+            phase = phase + 1 if phase < cycle else 1
+            place = _wrapped(newest[row] - cycle + phase, length)
+            shape = _mean_at(values, start[row], place, length, cycle, cycles)
             own = shape + level + kept[lead] * (nearest - level)
             points[row, lead] = (own + anchor[row] - origin[row]) / scale[row]
             is_sane = is_sane and abs(points[row, lead]) < largest
@@ -97,12 +100,16 @@ def _continue_shape(
 
 
 @compiled
-def _mean_at(values: Float32Array | FloatArray, start: int, newest: int, length: int, cycle: int, cycles: int) -> float:
-    """Mean of values a season apart, from place ``newest`` backwards."""
-    total, place = 0.0, newest % length
+def _mean_at(values: Float32Array | FloatArray, start: int, place: int, length: int, cycle: int, cycles: int) -> float:
+    """Mean of values a season apart, from ``place`` backwards."""
+    total = 0.0
     for _ in range(cycles):
         total += values[start + place]
-        place -= cycle
-        if place < 0:  # cheaper than a remainder each time; no season is longer than the ring
-            place += length
+        place = _wrapped(place - cycle, length)
     return total / cycles
+
+
+@compiled
+def _wrapped(place: int, length: int) -> int:
+    """The remainder, cheaper than by a division: no season is longer than what is remembered."""
+    return place + length if place < 0 else place

@@ -27,6 +27,7 @@ _LONG_MEMORY = 1_344
 _LEVEL_MEMORY = 48
 _CHANGE_CAP = 5.0
 _DAY = 86_400.0
+_WEEK = 7 * _DAY
 _ANCHOR_REACH = 8_192.0  # scales; single precision then shows a two-thousandth of the scale
 _MOST_ELAPSED = 60_000.0  # steps; what the ring keeps in half precision
 _SMALLEST = 1e-30  # scale of a stream that has shown nothing yet
@@ -306,9 +307,9 @@ def _tick(
         if is_first:
             anchor[slot] = x
 
-        at_season, has_season = _lagged(slot, season[slot], tick, anchor, ring)
-        at_week, has_week = _lagged(slot, 7 * season[slot], tick, anchor, ring)
-        two_back, has_two = _lagged(slot, 2, tick, anchor, ring)
+        at_season, has_season = _lagged(slot, season[slot], position[row], tick, anchor, ring)
+        at_week, has_week = _lagged(slot, 7 * season[slot], position[row], tick, anchor, ring)
+        two_back, has_two = _lagged(slot, 2, position[row], tick, anchor, ring)
         if not has_two:
             two_back = before
         reference = at_season if has_season else before
@@ -325,7 +326,7 @@ def _tick(
         features[row, 2] = _clipped((x - at_season) / now) if has_season else 0.0
         features[row, 3] = _clipped((x - at_week) / now) if has_week else 0.0
         features[row, 4] = _clipped(np.log(now / max(scale_long[slot], _SMALLEST)))
-        day, week = 2 * np.pi / _DAY * (times[row] % _DAY), 2 * np.pi / (7 * _DAY) * (times[row] % (7 * _DAY))
+        day, week = 2 * np.pi / _DAY * _remainder(times[row], _DAY), 2 * np.pi / _WEEK * _remainder(times[row], _WEEK)
         features[row, 5], features[row, 6] = np.sin(day), np.cos(day)
         features[row, 7], features[row, 8] = np.sin(week), np.cos(week)
         features[row, 9] = np.log1p(min(since, 1e6))
@@ -357,12 +358,28 @@ def _move_anchor(
 
 
 @compiled
-def _lagged(slot: int, lag: int, tick: IntArray, anchor: FloatArray, ring: Float32Array) -> tuple[float, bool]:
-    """The value ``lag`` ticks before the one being taken in, and whether there is any."""
+def _lagged(
+    slot: int, lag: int, position: int, tick: IntArray, anchor: FloatArray, ring: Float32Array
+) -> tuple[float, bool]:
+    """The value ``lag`` ticks before the one being taken in at ``position``, and whether there is any."""
     steps = ring.shape[1]
     if not (0 < lag <= steps and lag <= tick[slot]):
         return 0.0, False
-    return ring[slot, (tick[slot] - lag) % steps] + anchor[slot], True
+    return ring[slot, _wrapped(position - lag, steps)] + anchor[slot], True
+
+
+@compiled
+def _wrapped(place: int, length: int) -> int:
+    """The remainder, of what is at most one length below 0: a division each time would be most of the work."""
+    return place + length if place < 0 else place
+
+
+@compiled
+def _remainder(time: float, period: float) -> float:
+    """``time % period``, to the bit, of whole periods up to 2**53 seconds: what is left is exact, and no loop."""
+    whole = int(time / period)
+    left = time - whole * period
+    return time - (whole - 1) * period if left < 0 else left
 
 
 @compiled
@@ -422,10 +439,11 @@ def _look_ahead(
         if not 0 < cycle <= min(last, steps):
             continue
         known[row] = True
-        for lead in range(1, horizon + 1):
-            back = cycle * ((lead + cycle - 1) // cycle) - lead
-            at = ring[slot, (last - back) % steps] + anchor[slot]
-            relative[row, lead - 1] = (at - origin[row]) / scale[row]
+        newest, back = last % steps, cycle
+        for lead in range(horizon):
+            back = back - 1 if back > 0 else cycle - 1  # from the value a season before the lead to the newest one
+            at = ring[slot, _wrapped(newest - back, steps)] + anchor[slot]
+            relative[row, lead] = (at - origin[row]) / scale[row]
 
 
 @compiled

@@ -87,8 +87,10 @@ def _fill(
     repeats = lags + inputs + horizon
     for row in range(len(held)):
         first, last, off = start[row], newest[row], anchor[row] - origin[row]
+        place = last
         for k in range(1, min(lags + 1, held[row])):
-            rows[row, k - 1] = _clipped((values[first + (last - k) % length] + off) / scale[row], bound)
+            place = _wrapped(place - 1, length)
+            rows[row, k - 1] = _clipped((values[first + place] + off) / scale[row], bound)
         for k in range(inputs):
             rows[row, lags + k] = features[row, k]
         for lead in range(horizon):
@@ -96,15 +98,25 @@ def _fill(
         cycle = season[row]
         if cycle <= 0 or 2 * cycle > held[row]:
             continue
-        for lead in range(horizon + 1):  # the last is the origin's own phase
-            phase, nearest = (0, 1) if lead == horizon else (1 + lead % cycle, 2)
+        phase = 0
+        for lead in range(horizon + 1):
+            phase, nearest = phase + 1 if phase < cycle else 1, 2
+            if lead == horizon:  # the origin's own phase
+                phase, nearest = 0, 1
             total, count = 0.0, 0
             for repeat in range(nearest, _CYCLES + 1):
                 back = repeat * cycle - phase
-                if back < held[row]:
-                    total += (values[first + (last - back) % length] + off) / scale[row]
-                    count += 1
+                if back >= held[row]:
+                    break
+                total += (values[first + _wrapped(last - back, length)] + off) / scale[row]
+                count += 1
             rows[row, repeats + lead] = _clipped(total / max(count, 1), bound)
+
+
+@compiled
+def _wrapped(place: int, length: int) -> int:
+    """The remainder, of what is at most one length below 0: a division each time would be most of the work."""
+    return place + length if place < 0 else place
 
 
 @compiled

@@ -24,7 +24,7 @@ class PageLedger:
 
     def mark(self, slots: IntArray | Iterable[int], offset: int, now: float) -> None:
         """Rows changed through records at or after ``offset``."""
-        for page in np.unique(np.asarray(slots, np.int64) // PAGE_SLOTS).tolist():
+        for page in dict.fromkeys((np.asarray(slots, np.int64) // PAGE_SLOTS).tolist()):
             before = self._dirty.get(page)
             if before is None:
                 self._dirty[page] = (offset, now)

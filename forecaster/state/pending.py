@@ -160,8 +160,11 @@ def _due(
         for place in range(len(leads)):
             cell = start[place] + tick[row] % leads[place]
             settled[row, place] = pending_made[slot, cell] == tick[row] - leads[place]
-            points[row, place] = pending_points[slot, cell]
-            quantiles[row, place] = pending_quantiles[slot, cell]
+            for k in range(points.shape[2]):  # numba is slow at copying slices as small as these
+                points[row, place, k] = pending_points[slot, cell, k]
+            for answer in range(quantiles.shape[2]):
+                for level in range(quantiles.shape[3]):
+                    quantiles[row, place, answer, level] = pending_quantiles[slot, cell, answer, level]
 
 
 @compiled

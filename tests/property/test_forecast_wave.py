@@ -9,13 +9,14 @@ from forecaster.codecs.forecast_json import Forecast, SourcePosition, encode_for
 from forecaster.codecs.forecast_wave import ForecastWave, encode_forecasts
 from forecaster.codecs.timestamps import LATEST_TIME, format_time
 
-LEVELS, EXPERTS = (0.1, 0.5, 0.9), ("naive", "100 %", "recurrent")
+LEVELS, EXPERTS, STATUSES = (0.1, 0.5, 0.9), ("naive", "100 %", "recurrent"), ("ok", "warming")
 
 numbers = st.floats(-1e30, 1e30) | st.integers(-1000, 1000).map(float)
 texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8) | st.sampled_from(
     ['","', '"', "\\", '\\","', "%d", "]],[["]
 )
 times = st.integers(0, int(LATEST_TIME)).map(float) | st.floats(0, LATEST_TIME).map(lambda time: round(time, 6))
+shares = st.floats(0, 1).map(lambda share: float(np.float64(share).round(4)))
 rows = st.fixed_dictionaries(
     {
         "stream_id": texts,
@@ -23,12 +24,12 @@ rows = st.fixed_dictionaries(
         "value": numbers | st.just(float("nan")),
         "step": st.floats(0, 1e7),
         "quantiles": st.none() | st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=2, max_size=2),
-        "status": st.sampled_from(["ok", "warming"]),
-        "shares": st.lists(st.sampled_from([0.0, 0.25, 0.3333, 1.0]), min_size=3, max_size=3),
+        "status": st.sampled_from(STATUSES),
+        "shares": st.lists(shares, min_size=3, max_size=3),
         "offset": st.integers(0, 2**53),
         "field": st.just("") | texts,
         "seq": st.integers(1, 2**40),
-        "coverage": st.none() | st.sampled_from([0.0, 0.7929, 1.0]),
+        "coverage": st.none() | shares,
         "withheld": st.integers(0, 3),
     }
 )
@@ -49,18 +50,19 @@ def make_wave(found, topic, model):
         step_seconds=np.array([row["step"] for row in found]),
         quantile_levels=LEVELS,
         quantiles=np.array([row["quantiles"] or silent for row in found]).reshape(len(found), 2, 3),
-        statuses=[row["status"] for row in found],
+        statuses=np.array([STATUSES.index(row["status"]) for row in found], np.int64),
+        status_names=STATUSES,
         model=model,
         experts=EXPERTS,
         shares=np.array([row["shares"] for row in found]).reshape(len(found), 3),
         network="recurrent",
         topic=topic,
         partition=3,
-        offsets=[row["offset"] for row in found],
+        offsets=np.array([row["offset"] for row in found], np.int64),
         fields=[row["field"] for row in found],
-        sequences=[row["seq"] for row in found],
+        sequences=np.array([row["seq"] for row in found], np.int64),
         coverages=np.array([np.nan if row["coverage"] is None else row["coverage"] for row in found]),
-        withheld=[row["withheld"] for row in found],
+        withheld=np.array([row["withheld"] for row in found], np.int64),
     )
 
 

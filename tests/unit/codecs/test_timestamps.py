@@ -51,3 +51,10 @@ def test_time_survives_writing_and_reading_to_the_microsecond(microseconds: int)
     seconds = microseconds / 1e6
 
     assert parse_time(format_time(seconds)) == seconds
+
+
+@given(st.integers(0, 10**14 - 1), st.sampled_from(["auto", "s", "ms"]))
+def test_a_whole_number_is_the_time_that_rounding_would_give(number: int, unit: str) -> None:
+    divisor = {"auto": 1 if number < 1e11 else 1_000, "s": 1, "ms": 1_000}[unit]
+
+    assert epoch_seconds(number, unit) == round(number / divisor, 6)

@@ -5,8 +5,7 @@ import pytest
 from factories import START, make_pipeline, make_recurrent, make_table
 
 from forecaster.anomaly.detector import AnomalyRules
-from forecaster.codecs.number_text import matrices
-from forecaster.engine.rehearsal import rehearse
+from forecaster.engine.rehearsal import publish, rehearse
 from forecaster.engine.together import step_as_one
 from forecaster.engine.wave import Wave
 from forecaster.series.compiled import compilations
@@ -27,7 +26,8 @@ def live(pipeline, networks, *, rng):
         late = np.where(rng.random(len(rows)) < 0.02, 600.0, 0.0)
         covariates, future = (rng.normal(0, 1, (len(rows), width)) if width else None for width in beside)
         wave = Wave(rows + 1, clock[rows] - late, values, covariates, np.arange(len(rows)), future=future)
-        matrices(pipeline.step(c, wave, networks[turn * len(networks) // 60], keep_losses=True).answers.quantiles)
+        result = pipeline.step(c, wave, networks[turn * len(networks) // 60], keep_losses=True)
+        publish(pipeline, result.answers)
     return c
 
 
