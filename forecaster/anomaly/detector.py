@@ -201,8 +201,10 @@ class AnomalyDetector:
         if self._surprise is not None:
             for channel, forecast in enumerate((expectation.next, expectation.longest)):
                 surprise[:, channel] = self._surprise(values, forecast, expectation.scale)
-            known = np.logical_not(np.isnan(np.stack((expectation.next[:, 0], expectation.longest[:, 0]), axis=1)))
-            surprise = self._peaks.update(c, slots, surprise, known & present[:, None])
+            unknown = np.empty((rows, 2), np.bool_)
+            for channel, forecast in enumerate((expectation.next, expectation.longest)):
+                unknown[:, channel] = np.isnan(forecast[:, 0])
+            surprise = self._peaks.update(c, slots, surprise, ~unknown & present[:, None])
         beyond, beyond_above = self._extremes.update(c, slots, values, expectation.scale, present)
         silence = self._silence.update(c, slots, run=run, missed=missed, readings=readings, present=present)
 

@@ -302,6 +302,9 @@ class Pipeline:
         before = c["clock"][slots]
         steps, elapsed = self._clock.advance(c, slots, wave.times, wave.values)
         gap = np.where(slots == SCRATCH, 0, steps - 1)
+        if not gap.any():
+            self._replay(c, slots, before, np.zeros(len(slots), np.bool_), recurrent, report)
+            return gap, elapsed
         report.gap_steps += int(gap.sum())
         last_tick = np.where(gap > 0, wave.times - elapsed * c["step"][slots], before)
 
@@ -309,7 +312,7 @@ class Pipeline:
         for row in np.flatnonzero(too_long):
             self.encoder.skip(c, int(slots[row]), int(gap[row]))
         newest = np.where(too_long, last_tick, before)  # bridged steps are not in the ring yet
-        self._replay(c, slots, np.where(np.isfinite(newest), newest, 0.0), too_long, recurrent, report)
+        self._replay(c, slots, newest, too_long, recurrent, report)
 
         bridged = np.where(too_long, 0, gap)
         for passed in range(int(bridged.max()), 0, -1):
@@ -337,12 +340,15 @@ class Pipeline:
         recurrent: RecurrentExpert | None,
         report: StepReport,
     ) -> None:
-        """Give streams their season, and rebuild hidden states that are of another model or were not carried along."""
-        ripe = (c["readings"][slots] == ADOPTION_READINGS) & (slots != SCRATCH)
+        """Give streams their season, and rebuild hidden states that are of another model or were not carried along.
+
+        ``newest`` is the event time of the newest tick in each ring, ``[B]``, infinite where there is none.
+        """
+        readings, owned = c["readings"][slots], slots != SCRATCH
+        ripe = (readings == ADOPTION_READINGS) & owned
         foreign = np.zeros(len(slots), np.bool_)
         if recurrent is not None:
-            foreign = (c["model"][slots] != recurrent.model) & (slots != SCRATCH)
-            foreign &= c["readings"][slots] >= ADOPTION_READINGS
+            foreign = (c["model"][slots] != recurrent.model) & owned & (readings >= ADOPTION_READINGS)
         reseasoned = np.zeros(len(slots), np.bool_)
         if (ripe | foreign).any():
             season = np.where(ripe | foreign, self._season(c, slots, recurrent), c["season"][slots])
@@ -352,6 +358,7 @@ class Pipeline:
             return
         if recurrent.former is not None:
             self._hand_over(c, slots[foreign])
+        newest = np.where(np.isfinite(newest), newest, 0.0)
         adopted = c["model"][slots] == recurrent.model
         for rows, relearn in (
             (np.flatnonzero(foreign & reseasoned), True),
@@ -444,9 +451,11 @@ class Pipeline:
             missed=silent + np.isnan(wave.values),
             readings=c["readings"][slots],
         )
-        for row in np.flatnonzero(verdicts.raised & (slots != SCRATCH)):
-            report.raised[direction(int(verdicts.cause[row]), is_above=bool(verdicts.above[row]))] += 1
-        report.cleared += int(np.count_nonzero(verdicts.cleared & (slots != SCRATCH)))
+        if verdicts.raised.any() or verdicts.cleared.any():
+            owned = slots != SCRATCH
+            for row in np.flatnonzero(verdicts.raised & owned):
+                report.raised[direction(int(verdicts.cause[row]), is_above=bool(verdicts.above[row]))] += 1
+            report.cleared += int(np.count_nonzero(verdicts.cleared & owned))
         return verdicts
 
     def _judge(self, c: Columns, wave: Wave, report: StepReport) -> None:

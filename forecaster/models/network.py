@@ -43,6 +43,7 @@ class RecurrentForecaster(nn.Module):
         self.linear = LinearForecast(hp.linear_inputs, hp.horizon, hp.linear_streams) if hp.linear_inputs else None
         used = [float(name in hp.used_features) for name in hp.feature_names]
         self.register_buffer("feature_mask", torch.tensor(used), persistent=False)
+        self._sees_all = all(used)
         self.register_buffer("levels", torch.tensor(hp.quantile_levels), persistent=False)
 
     @classmethod
@@ -70,12 +71,12 @@ class RecurrentForecaster(nn.Module):
 
     def step(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """One tick: inputs ``[B, F]`` and hidden state ``[B, L, W]`` -> top ``[B, D]`` and new hidden ``[B, L, W]``."""
-        top, after = self.body.step(x * self.feature_mask, hidden)
+        top, after = self.body.step(self._shown(x), hidden)
         return top, after
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """A window: inputs ``[B, T, F]`` -> tops ``[B, T, D]`` and the hidden state after it ``[B, L, W]``."""
-        tops, after = self.body(x * self.feature_mask, hidden)
+        tops, after = self.body(self._shown(x), hidden)
         return tops, after
 
     def quantiles(self, top: Tensor, inputs: Tensor, ahead: Tensor, future: Tensor | None = None) -> Tensor:
@@ -90,5 +91,9 @@ class RecurrentForecaster(nn.Module):
         Returns:
             ``[..., H, Q]`` in units of ``(y - x_t) / v``, rising along the last axis.
         """
-        answer: Tensor = self.head(self.dropout(top), inputs * self.feature_mask, ahead, future)
+        answer: Tensor = self.head(self.dropout(top), self._shown(inputs), ahead, future)
         return answer
+
+    def _shown(self, features: Tensor) -> Tensor:
+        """Features without those it is not to see."""
+        return features if self._sees_all else features * self.feature_mask
