@@ -97,7 +97,7 @@ bench: setup ## all short benchmarks, some 15 minutes; writes benchmarks/RESULTS
 	$(BIN)/python benchmarks/bench_client.py
 	$(BIN)/python benchmarks/bench_scale.py
 	$(BIN)/python benchmarks/bench_rest.py
-	$(BIN)/python benchmarks/bench_latency.py --rates 100 1000
+	$(BIN)/python benchmarks/bench_latency.py --rates 100 1000 --clients batched relay
 	$(BIN)/python benchmarks/bench_e2e.py --readings 100000 --runs 2
 ifneq ($(strip $(PEERS)),)
 	$(BIN)/python benchmarks/bench_peers.py --python "$(PEERS)"

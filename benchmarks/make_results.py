@@ -67,7 +67,7 @@ def read_all() -> dict[str, Result]:
 
 def results_page(found: dict[str, Result]) -> str:
     """``benchmarks/RESULTS.md``."""
-    parts = [HEAD, goals(found)]
+    parts = [HEAD, goals(found), reasons(found)]
     sections: dict[str, Callable[[Result], str]] = {
         "e2e": end_to_end,
         "latency": latency,
@@ -102,6 +102,82 @@ def goals(found: dict[str, Result]) -> str:
         )
         rows.append((what, limit, f"{value:,.3g}{unit}" if value < 1000 else f"{value:,.0f}{unit}", short))
     return "## Goals\n\n" + table(("figure", "goal", "found", ""), rows) + "\n" + disturbed(found)
+
+
+def reasons(found: dict[str, Result]) -> str:
+    """What lies between the missed goals and the figures, from the figures."""
+    lines = ["## What the missed goals wait for", ""]
+    if "scale" in found and "e2e" in found:
+        runs = {run["wave"]: run for run in max(found["scale"]["cells"], key=lambda cell: len(cell["runs"]))["runs"]}
+        rows = [
+            (f"{width:,}", f"{run['us_per_reading']['median']:.1f} µs", *(f"{us:.1f} µs" for us in stages(run)))
+            for width, run in sorted(runs.items())
+        ]
+        wide = runs[max(runs)]["us_per_reading"]["median"]
+        relays = {
+            one["client"]: one["cpu_us_per_reading"]["median"]
+            for one in found["e2e"]["figures"]
+            if one["who"] == "relay" and one["delivery"] == "at_least_once"
+        }
+        lines += [
+            "*Throughput*: what the engine adds to the client. Processor time of a reading at 100,000 streams, without "
+            "a client, and the share of its stages, by width of the waves:",
+            "",
+            table(("waves of", "whole", "decode", "step", "record"), rows),
+            "",
+            *(
+                f"A relay on {name} takes {us:.1f} µs a reading: with the engine's {wide:.1f} µs beside it, a daemon "
+                f"on one core cannot be above {us / (us + wide):.2f} of it. "
+                for name, us in relays.items()
+            ),
+            "Of the step a third is torch's products, the rest spread over thirty kernels and four hundred calls, none "
+            "above 5 % ([0031](../docs/decisions/0031-a-record-is-written-in-one-pass.md)).",
+            "",
+        ]
+    if "step" in found:
+        cells = [cell for cell in found["step"]["cells"] if cell["rows"] == 1_024]
+        lines += [
+            f"*The step*, of waves of 1,024: its products alone take {cell['products_us_per_row']:.2f} µs a row; "
+            "gathering and scattering rows, gates, activations and the sums that keep quantiles in order the other "
+            f"{cell['step_us_per_row'] - cell['products_us_per_row']:.2f}."
+            for cell in cells
+        ] + [""]
+    if "peers" in found and "scale" in found:
+        of = {peer["name"]: peer["us_per_reading"] for peer in found["peers"]["peers"]}
+        decode, _, record = stages(max(found["scale"]["cells"][0]["runs"], key=lambda run: run["wave"]))
+        lines += [
+            f"*{name}* takes {us:.1f} µs to learn a value and to give twelve numbers as Python objects; reading JSON "
+            f"and writing the record takes ours {decode + record:.1f} µs already, the forecast of all experts and its "
+            "intervals not counted."
+            for name, us in of.items()
+            if "HoltWinters" in name
+        ] + [""]
+    at_rate = [one for one in (found["latency"]["figures"] if "latency" in found else []) if is_at_goal_rate(one)]
+    for delivery in dict.fromkeys(one["delivery"] for one in at_rate):
+        newest = {one["client"]: one for one in at_rate if one["delivery"] == delivery}
+        if not {"relay", "batched"} <= set(newest):
+            continue
+        shown = [
+            f"{one['p50_ms']:.0f} and {one['p99_ms']:.0f} ms at {one['cpu_share']:.2f} of a core"
+            for one in (newest["relay"], newest["batched"])
+        ]
+        lines += [
+            f"*At 1,000 readings a second, {delivery.replace('_', ' ')}* (p50, p99): a bare relay by the public calls "
+            f"of kafka-python {shown[0]}, the daemon, in the same minutes, {shown[1]}.",
+            "",
+        ]
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def is_at_goal_rate(figure: dict[str, Any]) -> bool:
+    """At the rate that goals are given for."""
+    return bool(figure["readings_per_second"] == 1_000)
+
+
+def stages(run: Result) -> tuple[float, float, float]:
+    """Decode, step and publish of a run, in µs a reading."""
+    of = run["stages"]
+    return of["decode"], of["step"], of["publish"]
 
 
 def disturbed(found: dict[str, Result]) -> str:
@@ -263,7 +339,14 @@ def latency(result: Result) -> str:
         for one in result["figures"]
     ]
     head = ("client", "delivery", "commits every", "rate", "p50", "p99", "of a core", "commit")
-    return f"## {latency.__doc__}\n\n{table(head, rows)}\n"
+    return f"""\
+## {latency.__doc__}
+
+`relay` is a bare relay by the public calls of kafka-python: it decodes, encodes an answer of the same size and sends
+it.
+
+{table(head, rows)}
+"""
 
 
 def rest(result: Result) -> str:

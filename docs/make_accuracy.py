@@ -13,6 +13,7 @@ RESULTS = DOCS.parent / "benchmarks" / "results"
 COVERAGE = RESULTS / "coverage.json"
 ONLINE = RESULTS / "online_etth1.json"
 ANOMALIES = RESULTS / "anomalies.json"
+OTHERS = RESULTS / "heart_of_others.json"
 SETS = ("etth1", "air", "nab", "heart", "etth1_60")
 
 _HEAD = """# Accuracy
@@ -53,6 +54,8 @@ def render() -> str:
     sections = [_section(json.loads(path.read_text())) for path in found.values()]
     if COVERAGE.is_file():
         sections.append(_coverage(json.loads(COVERAGE.read_text())))
+    if OTHERS.is_file() and "heart" in found:
+        sections.append(_others(json.loads(OTHERS.read_text()), json.loads(found["heart"].read_text())))
     if ONLINE.is_file():
         sections.append(_online(json.loads(ONLINE.read_text())))
     if ANOMALIES.is_file():
@@ -193,6 +196,55 @@ def _coverage(result: dict[str, Any]) -> str:
             *(_row((f"`{name}`", *(f"{ratio[level]:,.2f}" for level in names))) for name, ratio in sorted(tied)),
         ]
     return "\n".join([*lines, ""])
+
+
+def _others(result: dict[str, Any], heart: dict[str, Any]) -> str:
+    """What more history adds to heart rates: what `benchmarks/heart_of_others.py` found."""
+    by_steps: dict[int, list[dict[str, Any]]] = {}
+    for name, run in result["runs"].items():
+        by_steps.setdefault(int(name.split("/")[0]), []).append(run)
+    trained = [
+        {"of_naive": run["pooled"]["all"]["relative_naive"], "sql": run["pooled"]["all"]["sql"], **_neutral(run)}
+        for run in heart["runs"]
+    ]
+    rows = [("the eight, as they come (as above)", trained)]
+    rows += [(f"{result['people']} others, {steps:,} steps", runs) for steps, runs in sorted(by_steps.items())]
+    goals = _GOALS["heart"]
+    longer = result["people"] * result["readings"] / (8 * 1_200)
+    return "\n".join(
+        [
+            "## Heart rates: what more history adds",
+            "",
+            f"`{result['command']}`: a network that has learnt from {result['people']} other people of the same study, "
+            f"{result['readings']:,} readings of each, plays the eight and is never trained on them. The eight give "
+            f"1,200 readings each before the first training. By the neutral scorer {goals['of naive']:.2f} of naive "
+            f"and a loss of {goals['sql']:.2f} were asked; a history {longer:.0f} times as long, and more steps of "
+            "training, come no nearer than this.",
+            "",
+            _row(("learnt from", "of naive", "sql", "neutral: of naive", "neutral: sql", "seeds")),
+            _row(["---"] * 6),
+            *(
+                _row(
+                    (
+                        title,
+                        _spread([run["of_naive"] for run in runs]),
+                        _spread([run["sql"] for run in runs]),
+                        *(
+                            _spread([run["score_py"][name] for run in runs if "score_py" in run] or [float("nan")])
+                            for name in ("rel_naive", "sql")
+                        ),
+                        str(len(runs)),
+                    )
+                )
+                for title, runs in rows
+            ),
+            "",
+        ]
+    )
+
+
+def _neutral(run: dict[str, Any]) -> dict[str, Any]:
+    return {"score_py": run["score_py"]} if "score_py" in run else {}
 
 
 def _online(result: dict[str, Any]) -> str:
