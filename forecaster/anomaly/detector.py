@@ -202,6 +202,7 @@ class AnomalyDetector:
             for channel, forecast in enumerate((expectation.next, expectation.longest)):
                 surprise[:, channel] = self._surprise(values, forecast, expectation.scale)
             unknown = np.empty((rows, 2), np.bool_)
+            # Not by `out=`: numpy 2.4.6 was seen to write wrong bytes where an output of `isnan` is not contiguous.
             for channel, forecast in enumerate((expectation.next, expectation.longest)):
                 unknown[:, channel] = np.isnan(forecast[:, 0])
             surprise = self._peaks.update(c, slots, surprise, ~unknown & present[:, None])

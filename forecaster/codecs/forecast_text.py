@@ -24,6 +24,7 @@ _LEAST, _BEYOND = 1e-4, 1e15
 _TEN = np.uint64(10)
 _SHARE = 10_000  # shares have four decimals
 _MINUS, _POINT, _NOUGHT, _COMMA, _OPEN, _CLOSE, _QUOTE, _ESCAPE = (ord(sign) for sign in '-.0,[]"\\')
+_NULL = tuple(b"null")
 _INTEGER = 20  # bytes of the longest
 _TIME = len("2026-01-01T00:00:00.000000Z")
 
@@ -43,7 +44,7 @@ class RecordTexts(NamedTuple):
     fields: Sequence[bytes]
 
 
-class Columns(NamedTuple):
+class RecordColumns(NamedTuple):
     """What differs from record to record, ``B`` of them."""
 
     names: bytes
@@ -69,7 +70,7 @@ class Columns(NamedTuple):
     withheld: IntArray
 
 
-def write_records(texts: RecordTexts, columns: Columns) -> tuple[list[bytes], dict[int, int]]:
+def write_records(texts: RecordTexts, columns: RecordColumns) -> tuple[list[bytes], dict[int, int]]:
     """The records, and those with a hole: by row, the place in the record where its quantiles are missing."""
     every = [*texts.shared, *texts.kinds, *texts.experts, *texts.fields]
     pool = b"".join(every)
@@ -215,7 +216,7 @@ def _number_end(text: npt.NDArray[np.uint8], begin: int) -> int:
 def _matrix(numbers: FloatArray, out: npt.NDArray[np.uint8], at: int) -> int:
     """An array of arrays, ``[H, Q]``, or null where its first number is ``nan``; -1 where it is left to others."""
     if np.isnan(numbers[0, 0]):
-        for letter in (110, 117, 108, 108):
+        for letter in _NULL:
             out[at] = letter
             at += 1
         return at

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from forecaster.codecs.forecast_text import Columns, RecordTexts, write_records
+from forecaster.codecs.forecast_text import RecordColumns, RecordTexts, write_records
 from forecaster.series.columns import FloatArray, IntArray
 
 _encode = msgspec.json.Encoder().encode
@@ -81,7 +81,7 @@ def encode_forecasts(wave: ForecastWave) -> list[bytes]:
             experts=[_encode(name) + b":" for name in wave.experts],
             fields=[b',"field":' + _encode(field) if field else b"" for field in fields],
         ),
-        Columns(
+        RecordColumns(
             names=_encode(wave.stream_ids),
             seconds=seconds,
             microseconds=microseconds,

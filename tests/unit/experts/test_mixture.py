@@ -207,3 +207,10 @@ def test_mixed_quantiles_keep_their_order():
     mixed = mixture.mix(weights, *(part.astype(np.float32) for part in (points, spread, made)))
 
     assert (np.diff(mixed, axis=2) >= 0).all()
+
+
+@pytest.mark.parametrize("rows", [1, 16, 48])
+def test_shares_are_the_mean_over_all_leads_as_numpy_has_it_to_the_bit(rows):
+    weights = np.random.default_rng(rows).dirichlet(np.ones(5), (rows, 12)).astype(np.float32)
+
+    np.testing.assert_array_equal(MLPoly.shares(weights), weights.mean(axis=1))

@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from forecaster.series.encoder import CLIP, SeriesEncoder
+from forecaster.series.encoder import CLIP, SeriesEncoder, _remainder
 from forecaster.series.rows import Rows
 
 START = 1_767_225_600.0
@@ -372,3 +374,11 @@ def test_a_step_at_which_nothing_is_known_shows_zeros_and_teaches_nothing():
     for name in ("known_ahead_mean", "known_ahead_spread", "known_ahead_seen"):
         np.testing.assert_array_equal(after[name], before[name])
         assert after[name][1].any()
+
+
+@given(st.floats(-1e9, 1e10) | st.integers(0, 10**10).map(float), st.sampled_from([86_400.0, 604_800.0]))
+@example(np.nextafter(20_454 * 86_400.0, 0), 86_400.0)
+@example(20_454 * 86_400.0, 86_400.0)
+@example(-86_400.0, 86_400.0)
+def test_what_is_left_of_a_time_by_day_and_week_is_that_of_python_to_the_bit(time, period):
+    assert _remainder(time, period) == time % period
