@@ -46,6 +46,11 @@ class AtLeastOnce:
         """Tasks that have become live since."""
         return []
 
+    @property
+    def has_failed_restore(self) -> bool:
+        """Nothing is ever restored."""
+        return False
+
     def recovery(self) -> RecoveryReport:
         """Nothing is ever restored."""
         return RecoveryReport()
@@ -110,6 +115,11 @@ class ExactlyOnce:
             ForecasterError: a partition cannot be restored.
         """
         return self._recovery.advance(networks)
+
+    @property
+    def has_failed_restore(self) -> bool:
+        """A partition could not be restored, and is not live since."""
+        return self._recovery.has_failed
 
     def recovery(self) -> RecoveryReport:
         """What is being restored, and what became live since the last report."""

@@ -65,6 +65,8 @@ class Recovery:
         self._pending: dict[int, Restore | None] = {}
         self._tasks: dict[int, PartitionTask] = {}
         """Being replayed."""
+        self._failed: set[int] = set()
+        """Whose last restore has failed; it is begun anew as long as the loop goes on."""
         self._restored: list[Restored] = []
         self._doubts: Counter[Doubt] = Counter()
         self._part = PartSize(_TURN_SECONDS / 2)
@@ -73,6 +75,11 @@ class Recovery:
     def __len__(self) -> int:
         """Partitions that are not live yet."""
         return len(self._pending)
+
+    @property
+    def has_failed(self) -> bool:
+        """A partition could not be restored, and is not live since."""
+        return bool(self._failed)
 
     def begin(self, partitions: Sequence[int]) -> None:
         """These partitions are ours and have to be restored."""
@@ -128,6 +135,7 @@ class Recovery:
         self._store.close()
 
     def _abandon(self, partition: int) -> None:
+        self._failed.discard(partition)
         self._tasks.pop(partition, None)
         restore = self._pending.pop(partition, None)
         if restore is not None:
@@ -153,6 +161,9 @@ class Recovery:
         self._doubts.update(restore.doubts)
         restore.doubts.clear()
         if restore.error is not None:
+            # Read anew at the next turn: what went wrong once would come up at every turn, though all is well again.
+            self._pending[restore.partition] = None
+            self._failed.add(restore.partition)
             raise restore.error
         task = self._tasks.get(restore.partition)
         if task is None:
@@ -199,6 +210,7 @@ class Recovery:
                 if served is None or served.team != network.team:
                     task.schedule(network, group=group)
         del self._pending[partition], self._tasks[partition]
+        self._failed.discard(partition)
         self._source.release(partition, restore.committed)
         done = Restored(
             partition,

@@ -367,8 +367,10 @@ class Worker:
         # half of the time is for answering.
         self._committed_at = max(started, self._clock.monotonic() - self._interval / 2)
         self._is_waited_for = False
-        self._failing_since = None
-        self._backoff = 0.0
+        if report.committed or not self._delivery.has_failed_restore:
+            # Having nothing to commit is no sign of health while what could not be restored is tried again.
+            self._failing_since = None
+            self._backoff = 0.0
 
     def _endure(self, error: TransportError) -> None:
         """Keep what is unconfirmed, or go back to the last commit, and try again later, unless that is hopeless."""

@@ -20,7 +20,7 @@ from forecaster.engine.report import Doubt, Restored
 from forecaster.engine.standby import Standby
 from forecaster.engine.switches import Networks
 from forecaster.engine.task import PartitionTask
-from forecaster.errors import PageCorrupt, StateGap
+from forecaster.errors import PageCorrupt, StateGap, TransportTimeout
 from forecaster.ports import FRESH, KEPT
 from forecaster.records import RawRecord, StateRecord
 from forecaster.series.groups import DEFAULT
@@ -90,6 +90,10 @@ class Stage:
     def restore(self) -> tuple[PartitionTask, Restored, Counter[Doubt]]:
         """The partition comes to the other worker and becomes live."""
         self.recovery.begin([0])
+        return self.go_on()
+
+    def go_on(self) -> tuple[PartitionTask, Restored, Counter[Doubt]]:
+        """The other worker's loop turns until the partition is live."""
         doubts: Counter[Doubt] = Counter()
         deadline = time.monotonic() + 30.0
         live: Sequence[PartitionTask] = ()
@@ -277,6 +281,46 @@ def test_state_that_never_agrees_with_the_offset_is_an_error_with_a_way_out() ->
         stage.restore()
 
     assert raised.value.hint == RESET_HINT
+
+
+def test_a_restore_that_failed_is_begun_anew_when_the_loop_goes_on() -> None:
+    """What once went wrong, as a broker that was away, came up again at every turn though all was well since."""
+    stage = Stage(with_standby=False)
+    stage.work(COMMITS)
+    troubles = [TransportTimeout("no broker"), TransportTimeout("no broker yet")]
+
+    def fail_at_first() -> None:
+        if troubles:
+            raise troubles.pop(0)
+
+    stage.logs.before_state = fail_at_first
+    with pytest.raises(TransportTimeout, match=r"no broker$"):
+        stage.restore()
+    assert stage.recovery.has_failed
+    with pytest.raises(TransportTimeout, match="no broker yet"):
+        stage.go_on()
+    task, restored, _ = stage.go_on()
+
+    assert restored.kind == "cold"
+    assert stage.answers(task) == forecasts_of(process(stage.owner, stage.records[stage.at : stage.at + 200]).records)
+    assert not stage.recovery.has_failed
+
+
+def test_a_partition_that_failed_and_goes_counts_as_failed_no_longer() -> None:
+    stage = Stage(with_standby=False)
+    stage.work(1)
+
+    def fail() -> None:
+        raise TransportTimeout("no broker")
+
+    stage.logs.before_state = fail
+    with pytest.raises(TransportTimeout):
+        stage.restore()
+
+    stage.recovery.drop([0])
+
+    assert not stage.recovery.has_failed
+    assert len(stage.recovery) == 0
 
 
 def test_damage_in_the_log_itself_is_an_error() -> None:

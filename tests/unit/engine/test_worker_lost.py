@@ -24,6 +24,7 @@ class OneTransaction:
 
     survives_failure = False
     restoring = 0
+    has_failed_restore = False
 
     def __init__(self) -> None:
         self.open: list[OutRecord] = []
