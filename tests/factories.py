@@ -13,6 +13,7 @@ from forecaster.anomaly.detector import AnomalyDetector, AnomalyRules
 from forecaster.clock import ManualClock
 from forecaster.codecs.anomaly_json import Anomaly, encode_anomaly
 from forecaster.codecs.forecast_json import SourcePosition
+from forecaster.codecs.forecast_wave import ForecastWave
 from forecaster.codecs.json_codec import JsonCodec
 from forecaster.codecs.timestamps import format_time
 from forecaster.engine.pipeline import Pipeline
@@ -328,3 +329,28 @@ def _messy_readings(rng: np.random.Generator, stream: str, kind: int, count: int
         elif accident < 0.073:
             sent.append((stream.encode(), None))
     return sent
+
+
+def make_forecast_wave(quantiles: np.ndarray) -> ForecastWave:
+    """Forecasts to be written, of streams about which nothing else is remarkable; ``[B, H, Q]``."""
+    rows, _, levels = quantiles.shape
+    return ForecastWave(
+        stream_ids=[f"s{row}" for row in range(rows)],
+        times=np.zeros(rows),
+        values=np.ones(rows),
+        step_seconds=np.ones(rows),
+        quantile_levels=tuple((np.arange(1, levels + 1) / (levels + 1)).tolist()),
+        quantiles=quantiles,
+        statuses=np.zeros(rows, np.int64),
+        status_names=("ok",),
+        model=None,
+        experts=("naive",),
+        shares=np.ones((rows, 1)),
+        network="recurrent",
+        topic="readings",
+        partition=0,
+        offsets=np.arange(rows),
+        fields=[""] * rows,
+        sequences=np.arange(rows),
+        coverages=np.full(rows, 0.8),
+    )

@@ -1,37 +1,17 @@
 import msgspec
 import numpy as np
 import pytest
+from factories import make_forecast_wave
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from forecaster.codecs.forecast_wave import ForecastWave, encode_forecasts
+from forecaster.codecs.forecast_wave import encode_forecasts
 
 
 def matrices(numbers):
     """What is written for each row of ``[B, H, Q]``."""
-    rows, _, levels = numbers.shape
-    none = np.zeros(rows, np.int64)
-    wave = ForecastWave(
-        stream_ids=["s"] * rows,
-        times=np.zeros(rows),
-        values=np.zeros(rows),
-        step_seconds=np.zeros(rows),
-        quantile_levels=(0.5,) * levels,
-        quantiles=numbers,
-        statuses=none,
-        status_names=("ok",),
-        model=None,
-        experts=("naive",),
-        shares=np.ones((rows, 1)),
-        network="recurrent",
-        topic="readings",
-        partition=0,
-        offsets=none,
-        fields=[""] * rows,
-        sequences=none,
-        coverages=np.full(rows, np.nan),
-    )
+    wave = make_forecast_wave(numbers)
     return [text.split(b'"quantiles":')[1].split(b',"status"')[0] for text in encode_forecasts(wave)]
 
 

@@ -3,34 +3,16 @@
 import gc
 
 import numpy as np
+from factories import make_forecast_wave
 
-from forecaster.codecs.forecast_wave import ForecastWave, encode_forecasts
+from forecaster.codecs.forecast_wave import encode_forecasts
 
 
 def test_writing_a_wave_makes_no_object_for_each_lead():
     """The collector looks through all objects there are each time so many were made: with a list for each lead it cost
     more than the writing."""
     rows, leads = 512, 24
-    wave = ForecastWave(
-        stream_ids=[f"s{row}" for row in range(rows)],
-        times=np.zeros(rows),
-        values=np.ones(rows),
-        step_seconds=np.ones(rows),
-        quantile_levels=(0.1, 0.5, 0.9),
-        quantiles=np.ones((rows, leads, 3)),
-        statuses=np.zeros(rows, np.int64),
-        status_names=("ok",),
-        model=None,
-        experts=("naive",),
-        shares=np.ones((rows, 1)),
-        network="recurrent",
-        topic="readings",
-        partition=0,
-        offsets=np.arange(rows),
-        fields=[""] * rows,
-        sequences=np.arange(rows),
-        coverages=np.full(rows, 0.8),
-    )
+    wave = make_forecast_wave(np.ones((rows, leads, 3)))
     generations: list[int] = []
 
     def count(phase: str, info: dict[str, int]) -> None:
