@@ -25,6 +25,7 @@ class OneTransaction:
     survives_failure = False
     restoring = 0
     has_failed_restore = False
+    refuses_restores = False
 
     def __init__(self) -> None:
         self.open: list[OutRecord] = []
@@ -43,6 +44,8 @@ class OneTransaction:
         return tasks
 
     def restored(self, networks: Networks) -> list[PartitionTask]:
+        if self.refuses_restores:
+            raise TransportUnavailable("Not restored.")
         restorable, self.restorable = self.restorable, []
         return self.assigned(restorable, networks)
 
@@ -219,3 +222,34 @@ def test_first_answers_of_a_restored_partition_do_not_wait_for_the_commit_interv
     clock.advance(5.0)
     worker.run_once(0.0)
     assert [offsets for offsets, _ in delivery.committed] == [{0: 3}, {0: 4}]
+
+
+def test_a_worker_without_anything_to_commit_is_not_well_while_a_failed_restore_is_tried_again() -> None:
+    """It would never give up: each turn between two failures would begin the count of seconds anew."""
+    worker, delivery, clock = make_worker([Pause(100)])
+    delivery.refuses_restores = True
+    delivery.has_failed_restore = True
+    worker.run_once(0.0)
+    assert worker.is_failing
+
+    delivery.refuses_restores = False
+    clock.advance(20.0)
+    worker.run_once(0.0)
+    assert worker.is_failing, "it is being restored, and nothing was committed"
+
+    delivery.refuses_restores = True
+    clock.advance(20.0)
+    with pytest.raises(TransportUnavailable):
+        worker.run_once(0.0)
+
+
+def test_a_worker_whose_restore_has_come_about_is_well_again() -> None:
+    worker, delivery, _ = make_worker([Pause(100)])
+    delivery.refuses_restores = delivery.has_failed_restore = True
+    worker.run_once(0.0)
+
+    delivery.refuses_restores = delivery.has_failed_restore = False
+    worker.run_once(0.0)
+
+    assert not worker.is_failing
+    assert worker.backoff_seconds == 0.0
